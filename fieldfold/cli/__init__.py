@@ -1,0 +1,1 @@
+"""The `fieldfold` command: its groups are entry points, loaded only when they are called."""

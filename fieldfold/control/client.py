@@ -1,0 +1,85 @@
+"""The client's side of the control socket."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+
+from fieldfold.control.protocol import Answer, Request
+from fieldfold.errors import ControlError
+
+
+class ControlClient:
+    """One connection to a daemon; use as a context manager.
+
+    Raises:
+        ControlError: when no daemon answers at `path`.
+    """
+
+    def __init__(self, path: Path, timeout_s: float = 30.0) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.settimeout(timeout_s)
+        try:
+            self._socket.connect(str(path))
+        except PermissionError:
+            self._socket.close()
+            raise ControlError(f"{path}: not permitted", "ask as the daemon's user or as root") from None
+        except OSError:
+            self._socket.close()
+            raise ControlError(
+                f"{path}: no daemon answers there", "is it running? give --socket if it listens elsewhere"
+            ) from None
+        self._lines = self._socket.makefile("rb")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hangs up."""
+        self._lines.close()
+        self._socket.close()
+
+    def status(self) -> Any:
+        """The daemon's status as plain JSON values."""
+        return self._ask(Request(ask="status"))
+
+    def watch(self, every_s: float = 1.0) -> Iterator[Any]:
+        """The status, again every `every_s` seconds, until the daemon ends."""
+        self._send(Request(ask="watch", every_s=every_s))
+        while line := self._lines.readline():
+            yield _result(line)
+
+    def command(self, name: str, **arguments: Any) -> Any:
+        """Runs a command in the daemon.
+
+        Raises:
+            ControlError: with the daemon's reason when it refuses.
+        """
+        return self._ask(Request(ask="command", command=name, arguments=arguments))
+
+    def _send(self, request: Request) -> None:
+        self._socket.sendall(msgspec.json.encode(request) + b"\n")
+
+    def _ask(self, request: Request) -> Any:
+        try:
+            self._send(request)
+            line = self._lines.readline()
+        except OSError as error:
+            raise ControlError(f"the daemon hung up: {error}", "look into its log") from None
+        if not line:
+            raise ControlError("the daemon hung up", "look into its log")
+        return _result(line)
+
+
+def _result(line: bytes) -> Any:
+    answer = msgspec.json.decode(line, type=Answer)
+    if not answer.ok:
+        raise ControlError(answer.reason, answer.hint)
+    return answer.result

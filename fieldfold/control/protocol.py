@@ -1,0 +1,55 @@
+"""One JSON object a line, both ways; a client asks, the daemon answers, `watch` answers again and again."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import platformdirs
+
+from fieldfold.errors import ConfigError
+
+MAX_LINE_BYTES = 128 << 20
+"""A task bundle travels as base64 in one line when it is published."""
+MAX_SOCKET_PATH_BYTES = 107
+
+
+class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a client asks: `status` once, `watch` one every `every_s` seconds, or a `command` with arguments."""
+
+    ask: Literal["status", "watch", "command"]
+    command: str = ""
+    arguments: dict[str, Any] = {}
+    every_s: float = 1.0
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """The daemon's answer; `result` is the status or what the command returned."""
+
+    ok: bool
+    result: Any = None
+    reason: str = ""
+    hint: str = ""
+
+
+def default_socket(program: Literal["node", "aggregator"]) -> Path:
+    """/run/fieldfold for root, else the user's runtime folder."""
+    if os.geteuid() == 0:
+        return Path("/run/fieldfold") / f"{program}.sock"
+    return Path(platformdirs.user_runtime_dir("fieldfold")) / f"{program}.sock"
+
+
+def check_socket_path(path: Path) -> Path:
+    """`path` itself when the kernel takes it as a Unix socket's address.
+
+    Raises:
+        ConfigError: when it is too long.
+    """
+    if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
+        raise ConfigError(
+            f"{path}: a Unix socket's path may have {MAX_SOCKET_PATH_BYTES} bytes",
+            "set control_socket to a shorter one",
+        )
+    return path

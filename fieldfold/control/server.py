@@ -1,0 +1,130 @@
+"""The daemon's side of the control socket."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import socketserver
+import struct
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import msgspec
+
+from fieldfold.control.protocol import MAX_LINE_BYTES, Answer, Request, check_socket_path
+from fieldfold.errors import ControlError, FieldfoldError
+
+Commands: TypeAlias = Mapping[str, Callable[..., Any]]
+_PEER_CREDENTIALS = struct.Struct("3i")
+_FASTEST_WATCH_S = 0.1
+
+
+class ControlServer:
+    """Serves a status and a table of commands until `stop`.
+
+    Anyone who may open the socket may read the status; only root and the daemon's own user may command.
+
+    Args:
+        path: where the socket is to be; a stale one is replaced, one that answers is an error.
+        status: gives a frozen, JSON-able snapshot; called from the server's threads.
+        commands: name -> function of the command's arguments; raises FieldfoldError to refuse.
+
+    Raises:
+        ControlError: when another daemon answers at `path`, or the socket cannot be made.
+    """
+
+    def __init__(self, path: Path, status: Callable[[], Any], commands: Commands) -> None:
+        self.path = check_socket_path(path)
+        _claim(path)
+        self._closing = threading.Event()
+        mask = os.umask(0o117)
+        try:
+            self._server = _Server(str(path), _Session)
+        except OSError as error:
+            raise ControlError(f"{path}: cannot listen there: {error.strerror}", "set control_socket") from None
+        finally:
+            os.umask(mask)
+        self._server.status, self._server.commands, self._server.closing = status, commands, self._closing
+        self._thread = threading.Thread(target=self._server.serve_forever, name="control", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends all sessions and removes the socket."""
+        self._closing.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+        self.path.unlink(missing_ok=True)
+
+
+class _Server(socketserver.ThreadingUnixStreamServer):
+    daemon_threads = True
+    block_on_close = False
+    status: Callable[[], Any]
+    commands: Commands
+    closing: threading.Event
+
+
+class _Session(socketserver.StreamRequestHandler):
+    server: _Server
+
+    def handle(self) -> None:
+        """Answers requests until the client goes."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            while line := self.rfile.readline(MAX_LINE_BYTES):
+                try:
+                    self._serve(msgspec.json.decode(line, type=Request))
+                except msgspec.DecodeError as error:
+                    self._send(Answer(ok=False, reason=f"not a request: {error}"))
+                except FieldfoldError as error:
+                    self._send(Answer(ok=False, reason=error.reason, hint=error.hint))
+
+    def _serve(self, request: Request) -> None:
+        if request.ask == "status":
+            self._send(Answer(ok=True, result=self.server.status()))
+        elif request.ask == "watch":
+            while not self.server.closing.is_set():
+                self._send(Answer(ok=True, result=self.server.status()))
+                self.server.closing.wait(max(request.every_s, _FASTEST_WATCH_S))
+        else:
+            self._send(Answer(ok=True, result=self._command(request)))
+
+    def _command(self, request: Request) -> Any:
+        if request.command not in self.server.commands:
+            known = ", ".join(self.server.commands)
+            raise ControlError(f"there is no command {request.command!r}", f"known here: {known}")
+        if self._peer_uid() not in (0, os.geteuid()):
+            raise ControlError("this user may look but not command", "run it as the daemon's user or as root")
+        try:
+            return self.server.commands[request.command](**request.arguments)
+        except TypeError as error:
+            raise ControlError(f"{request.command}: {error}") from None
+
+    def _peer_uid(self) -> int:
+        """The user at the other end, as the kernel knows him."""
+        raw = self.connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
+        return int(_PEER_CREDENTIALS.unpack(raw)[1])
+
+    def _send(self, answer: Answer) -> None:
+        self.wfile.write(msgspec.json.encode(answer) + b"\n")
+
+
+def _claim(path: Path) -> None:
+    """Makes the folder, and clears a socket that nobody answers any more."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
+    except OSError as error:
+        raise ControlError(f"{path.parent}: cannot be made: {error.strerror}", "set control_socket") from None
+    if not path.exists():
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            path.unlink(missing_ok=True)
+            return
+    raise ControlError(f"{path}: another daemon answers there", "stop it first, or set control_socket")

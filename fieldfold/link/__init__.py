@@ -1,0 +1,1 @@
+"""One MQTT session, and an in-memory twin that behaves the same; the only room that imports paho."""

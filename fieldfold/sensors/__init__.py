@@ -1,0 +1,1 @@
+"""Sensor files in, normalised windows out: sources -> series -> split -> windows -> batches."""

@@ -1,0 +1,270 @@
+"""Every message that crosses the broker, as frozen structures with their limits.
+
+Messages for people are JSON objects; those with tensors are MessagePack arrays, fields in the order below.
+Decoding checks types and bounds, so that what comes out can be used as it is.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal, TypeVar
+
+import msgspec
+
+from fieldfold.errors import WireError
+
+FORMAT: Final = 1
+MAX_OBJECT_BYTES = 1 << 30
+MAX_JSON_BYTES = 60 * 1024
+MAX_COUNTER = (1 << 53) - 1
+
+Counter = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNTER)]
+Size = Annotated[int, msgspec.Meta(ge=0, le=MAX_OBJECT_BYTES)]
+ShortDigest = Annotated[bytes, msgspec.Meta(min_length=8, max_length=8)]
+"""The first 8 bytes of a SHA-256: binary messages name things by these, readable ones by the whole in hex."""
+HexDigest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+Text = Annotated[str, msgspec.Meta(max_length=500)]
+RejectionCode = Literal["invalid", "stale", "other_task", "no_model", "sequence_used"]
+Sums = Annotated[tuple[float, ...], msgspec.Meta(max_length=512)]
+
+
+class Binary(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """A MessagePack array; a reader ignores elements beyond those it knows."""
+
+
+class Readable(msgspec.Struct, frozen=True, kw_only=True):
+    """A JSON object; a reader ignores keys that it does not know."""
+
+
+class Chunk(Binary, frozen=True, kw_only=True):
+    """One piece of a larger object; the object is named by its digest.
+
+    Attributes:
+        digest: of the whole object.
+        total_bytes: size of the whole object.
+        chunk_bytes: size of every piece but the last.
+        index: from 0; the piece begins at index x chunk_bytes.
+    """
+
+    format: Literal[1] = FORMAT
+    digest: ShortDigest
+    total_bytes: Annotated[int, msgspec.Meta(ge=1, le=MAX_OBJECT_BYTES)]
+    chunk_bytes: Annotated[int, msgspec.Meta(ge=1, le=MAX_OBJECT_BYTES)]
+    index: Counter
+    data: bytes
+
+    @property
+    def num_chunks(self) -> int:
+        """How many pieces the object has."""
+        return -(-self.total_bytes // self.chunk_bytes)
+
+
+class ClientUpdate(Binary, frozen=True, kw_only=True):
+    """What a node learned, as it stands in the outbox, on the wire and in the ledger.
+
+    Attributes:
+        node: the sender; must be the name in the topic.
+        sequence: rises by one with each update of this node; (node, sequence) is unique.
+        task: digest of the bundle it was trained with.
+        base_version: the model version the delta is against.
+        num_examples: training examples the node holds.
+        num_steps: optimizer steps in this delta.
+        train_loss: mean training loss over those steps.
+        base_score: the deciding metric of the base version on the node's own validation data, with the number
+            of examples it was taken on; zero examples when it has none.
+        payload: the encoded delta; see "Payload" in docs/WIRE_FORMAT.md.
+    """
+
+    format: Literal[1] = FORMAT
+    node: Name
+    sequence: Annotated[int, msgspec.Meta(ge=1, le=MAX_COUNTER)]
+    task: ShortDigest
+    base_version: Counter
+    num_examples: int
+    num_steps: Counter
+    train_loss: float
+    base_score: tuple[float, Counter]
+    payload: bytes
+
+
+class ModelSnapshot(Binary, frozen=True, kw_only=True):
+    """The whole model at one version.
+
+    Attributes:
+        parameters: digest of the decoded parameters (SHA-256 over little-endian float32).
+        mean, std: normalisation of the features, little-endian float64; empty where the task uses none.
+        payload: the parameters, encoded without loss.
+    """
+
+    format: Literal[1] = FORMAT
+    task: ShortDigest
+    version: Counter
+    parameters: ShortDigest
+    mean: bytes
+    std: bytes
+    payload: bytes
+
+
+class ModelDelta(Binary, frozen=True, kw_only=True):
+    """What leads from version - 1 to `version`; `parameters` is the digest after it was added."""
+
+    format: Literal[1] = FORMAT
+    task: ShortDigest
+    version: Annotated[int, msgspec.Meta(ge=1, le=MAX_COUNTER)]
+    parameters: ShortDigest
+    payload: bytes
+
+
+class TaskManifest(Readable, frozen=True, kw_only=True):
+    """Which task the federation works on and where its bundle is."""
+
+    format: Literal[1] = FORMAT
+    name: Text
+    digest: HexDigest
+    size_bytes: Size
+    chunk_bytes: Size
+
+
+class ModelManifest(Readable, frozen=True, kw_only=True):
+    """The newest version and how to get there: the snapshot, then every delta after it."""
+
+    format: Literal[1] = FORMAT
+    task: HexDigest
+    version: Counter
+    parameters: HexDigest
+    snapshot_version: Counter
+    snapshot_slot: Counter
+    snapshot_digest: HexDigest
+    snapshot_bytes: Size
+    chunk_bytes: Size
+    score: float | None = None
+    released_at: Text = ""
+
+
+class Statistics(Readable, frozen=True, kw_only=True):
+    """Sums over the node's training rows, per feature in the task's order, missing values left out."""
+
+    format: Literal[1] = FORMAT
+    task: HexDigest
+    count: Sums
+    total: Sums
+    total_of_squares: Sums
+
+
+class Receipt(Readable, frozen=True, kw_only=True):
+    """What became of an update; sent only after the decision is on the aggregator's disk.
+
+    Attributes:
+        update: digest of the update that was decided on.
+        code: why it was rejected, for programs: `reason` is for people.
+        staleness: versions between the update's base and the newest at its arrival.
+        weight: the update's weight in the step it went into; None while it waits in a buffer.
+        version: the newest version when the receipt was written.
+        next_sequence: the lowest sequence number the aggregator has not seen from this node.
+    """
+
+    format: Literal[1] = FORMAT
+    sequence: Counter
+    update: HexDigest
+    decision: Literal["accepted", "rejected"]
+    code: RejectionCode | None = None
+    reason: Text = ""
+    hint: Text = ""
+    staleness: Counter = 0
+    weight: float | None = None
+    version: Counter = 0
+    next_sequence: Counter = 0
+
+
+class Command(Readable, frozen=True, kw_only=True):
+    """Something asked of a node from beside the broker."""
+
+    format: Literal[1] = FORMAT
+    command: Literal["pause", "resume", "resend_statistics"]
+    by: Text = ""
+
+
+class NodePresence(Readable, frozen=True, kw_only=True):
+    """What a node says of itself on its status topic; the will says `offline`."""
+
+    format: Literal[1] = FORMAT
+    node: Text
+    state: Text
+    detail: Text = ""
+    version: Counter | None = None
+    software: Text = ""
+    loss: float | None = None
+    score: float | None = None
+    metric: Text = ""
+    accepted: Counter = 0
+    rejected: Counter = 0
+    outbox: Counter = 0
+    bytes_up: Counter = 0
+    bytes_down: Counter = 0
+    steps_per_s: float | None = None
+
+
+class AggregatorPresence(Readable, frozen=True, kw_only=True):
+    """What the aggregator says of itself on its status topic; the will says `offline`."""
+
+    format: Literal[1] = FORMAT
+    state: Text
+    detail: Text = ""
+    version: Counter | None = None
+    nodes_online: Counter = 0
+    nodes_known: Counter = 0
+    accepted: Counter = 0
+    rejected: Counter = 0
+    score: float | None = None
+    metric: Text = ""
+    software: Text = ""
+
+
+BinaryMessage = TypeVar("BinaryMessage", bound=Binary)
+ReadableMessage = TypeVar("ReadableMessage", bound=Readable)
+
+_to_msgpack = msgspec.msgpack.Encoder()
+_to_json = msgspec.json.Encoder()
+
+
+def pack(message: Binary) -> bytes:
+    """The MessagePack form of a binary message."""
+    return _to_msgpack.encode(message)
+
+
+def unpack(kind: type[BinaryMessage], data: bytes) -> BinaryMessage:
+    """Reads a binary message and checks its bounds.
+
+    Raises:
+        WireError: when `data` is not such a message.
+    """
+    try:
+        return msgspec.msgpack.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise WireError(f"not a {kind.__name__}: {error}") from None
+
+
+def write(message: Readable) -> bytes:
+    """The JSON form of a readable message.
+
+    Raises:
+        WireError: when it would exceed MAX_JSON_BYTES.
+    """
+    data = _to_json.encode(message)
+    if len(data) > MAX_JSON_BYTES:
+        raise WireError(f"a {type(message).__name__} of {len(data)} bytes, at most {MAX_JSON_BYTES} are allowed")
+    return data
+
+
+def read(kind: type[ReadableMessage], data: bytes) -> ReadableMessage:
+    """Reads a JSON message and checks its bounds.
+
+    Raises:
+        WireError: when `data` is not such a message.
+    """
+    if len(data) > MAX_JSON_BYTES:
+        raise WireError(f"a {kind.__name__} of {len(data)} bytes, at most {MAX_JSON_BYTES} are allowed")
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise WireError(f"not a {kind.__name__}: {error}") from None
