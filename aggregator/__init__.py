@@ -1,0 +1,1 @@
+"""The service beside the broker: intake -> verify -> ledger -> fold -> release."""

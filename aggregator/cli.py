@@ -1,0 +1,87 @@
+"""`fieldfold aggregator`."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from fieldfold import logs
+from fieldfold.control.client import ControlClient
+from fieldfold.control.protocol import default_socket
+
+
+@click.group()
+def aggregator() -> None:
+    """The service beside the broker: takes updates, folds them, releases the model."""
+
+
+@aggregator.command()
+@click.option("--config", "config_path", type=click.Path(path_type=Path), required=True, help="aggregator.toml")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text")
+def run(config_path: Path, log_level: str, log_format: logs.Format) -> None:
+    """Run the aggregator until SIGTERM or Ctrl-C.
+
+    It starts where it was ended, however it was ended: the ledger in state_dir is the truth.
+    """
+    from aggregator.config import load  # noqa: PLC0415 - help and status need neither numpy nor the codec
+    from aggregator.service import Service  # noqa: PLC0415
+
+    logs.set_up(level=log_level, form=log_format)
+    service = Service(load(config_path), config_path.resolve().parent)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: service.stop())
+    service.run()
+
+
+@aggregator.command()
+@click.option("--socket", type=click.Path(path_type=Path), help="control socket of the running aggregator")
+@click.option("--json", "as_json", is_flag=True, help="everything, as one JSON object")
+def status(socket: Path | None, *, as_json: bool) -> None:
+    """Say how the federation is doing."""
+    with ControlClient(socket or default_socket("aggregator")) as client:
+        answer = client.status()
+    if as_json:
+        sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
+    else:
+        sys.stdout.write("\n".join(lines(answer)) + "\n")
+
+
+def lines(status: dict[str, Any]) -> list[str]:
+    """The status for people, one fact a line."""
+    score = "-" if status["score"] is None else f"{status['score']:.4g} at version {status['score_version']}"
+    saved = f" (float32: {_bytes(status['float32_bytes'])})" if status["float32_bytes"] else ""
+    detail = f" ({status['detail']})" if status["detail"] else ""
+    shown = [
+        f"federation  {status['federation']}: {status['state']}{detail}",
+        f"link        {'up' if status['connected'] else 'not up'}, {status['link']}",
+        f"task        {status['task'] or 'none yet: fieldfold task publish X.bundle'}",
+        f"version     {'-' if status['version'] is None else status['version']}",
+        f"held-out    {status['metric']} {score}",
+        f"nodes       {status['nodes_online']} of {status['nodes_known']} online",
+        f"updates     {status['accepted']} accepted, {status['rejected']} rejected, {status['malformed']} malformed",
+        f"staleness   median {status['staleness_median']:.0f}, largest {status['staleness_max']}",
+        f"received    {_bytes(status['bytes_received'])}{saved}",
+        f"published   {_bytes(status['bytes_published'])}",
+    ]
+    for node in status["nodes"]:
+        presence = node["presence"] or {"state": "not heard", "version": None}
+        why = f"  last refusal: {node['last_reason']}" if node["last_reason"] else ""
+        version = "-" if presence["version"] is None else presence["version"]
+        counts = f"{node['accepted']:>6} accepted {node['rejected']:>4} rejected"
+        shown.append(f"  {node['node']:<20} {presence['state']:<24} v{version!s:<6} {counts}{why}")
+    return shown
+
+
+def _bytes(size: float) -> str:
+    """A size for people, in powers of 1000."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000 or unit == "GB":
+            break
+        size /= 1000
+    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"

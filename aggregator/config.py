@@ -1,0 +1,73 @@
+"""aggregator.toml, typed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from aggregator.fold.methods import AnyMethod
+from aggregator.fold.rate_corrected_fedbuff import RateCorrectedFedBuff
+from aggregator.verify.update import VerifyConfig
+from fieldfold import settings
+from fieldfold.link.session import LinkConfig
+from fieldfold.sensors.source import DataConfig
+
+
+class NormalisationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """When the fleet's statistics are complete enough to be released with the first model.
+
+    Attributes:
+        nodes: released as soon as this many nodes have sent theirs; 0 where the number is not known.
+        patience_s: this long after the first, released with those that came.
+    """
+
+    nodes: Annotated[int, msgspec.Meta(ge=0)] = 0
+    patience_s: Annotated[float, msgspec.Meta(ge=0)] = 30.0
+
+
+class ReleaseConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How versions are published.
+
+    Attributes:
+        profile: codec profile of the delta from one version to the next.
+        snapshot_every: versions between two snapshots of the whole model; a newcomer reads at most this many deltas.
+    """
+
+    profile: str = "int8"
+    snapshot_every: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 20
+
+
+class AggregatorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole file.
+
+    Attributes:
+        federation: first part of every topic after `fieldfold/`.
+        state_dir: where the ledger lies, relative to the file.
+        control_socket: Unix socket for status and commands; empty for the default place.
+        task: a bundle to publish at the first start; `fieldfold task publish` does it later.
+        max_update_bytes: largest update that is taken.
+        evaluation: held-out data beside the aggregator, with the same keys as a node's `[data]` table.
+    """
+
+    federation: str
+    broker: LinkConfig
+    state_dir: str = "/var/lib/fieldfold/aggregator"
+    control_socket: str = ""
+    task: str = ""
+    max_update_bytes: Annotated[int, msgspec.Meta(ge=1024, le=1 << 30)] = 64 << 20
+    fold: AnyMethod = RateCorrectedFedBuff()
+    verify: VerifyConfig = VerifyConfig()
+    release: ReleaseConfig = ReleaseConfig()
+    normalisation: NormalisationConfig = NormalisationConfig()
+    evaluation: DataConfig | None = None
+
+
+def load(path: Path) -> AggregatorConfig:
+    """Reads and checks aggregator.toml.
+
+    Raises:
+        ConfigError: naming file, key and allowed values.
+    """
+    return settings.load(path, AggregatorConfig)

@@ -1,0 +1,1 @@
+"""How contributions become a step of the global model: one file a published method, pure and replayable."""

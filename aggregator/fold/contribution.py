@@ -1,0 +1,87 @@
+"""What a method is given and what it gives back; the language that all methods share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+
+from fieldfold.codec import decode
+from fieldfold.params import Vector, norm
+
+
+class Contribution(msgspec.Struct, frozen=True):
+    """One accepted client update as a method sees it.
+
+    Attributes:
+        node: who sent it.
+        payload: its encoded delta against the version that was pulled; kept encoded until a step needs it.
+        staleness: tau, the versions released since that one.
+        num_examples: the node's training examples.
+        norm: Euclidean norm of the decoded delta.
+        drift: x - x_base, what the model moved since the pulled version; only for methods with `needs_drift`.
+    """
+
+    node: str
+    payload: bytes
+    staleness: int
+    num_examples: int
+    norm: float
+    drift: Vector | None = None
+
+
+class Step(msgspec.Struct, frozen=True):
+    """A move of the global model: x <- x + update. `weights` says with what weight each node's delta went in."""
+
+    update: Vector
+    weights: Mapping[str, float]
+
+
+class Method(Protocol):
+    """A rule of aggregation. Settings are its fields; `fold` is pure and deterministic.
+
+    Attributes:
+        max_staleness: contributions staler than this are refused; None where any will do.
+        needs_drift: whether contributions must carry `drift`.
+    """
+
+    @property
+    def max_staleness(self) -> int | None:
+        """See above."""
+
+    @property
+    def needs_drift(self) -> bool:
+        """See above."""
+
+    def init(self) -> Any:
+        """The state before the first contribution: plain values, so that it can be stored."""
+
+    def fold(self, state: Any, contribution: Contribution, num_params: int) -> tuple[Any, Step | None]:
+        """Takes one contribution; returns the next state, and a step when one is due."""
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """A contribution in a buffer, with the factor its delta is to be multiplied with."""
+
+    node: str
+    payload: bytes
+    factor: float
+
+
+def combine(buffer: tuple[Waiting, ...], num_params: int) -> Vector:
+    """The sum of factor x delta over a buffer, in the buffer's order (so that a replay gives the same bits)."""
+    total = np.zeros(num_params, np.float32)
+    for waiting in buffer:
+        total += np.float32(waiting.factor) * decode(waiting.payload, num_params)
+    return total
+
+
+def delta_norm(payload: bytes, num_params: int) -> float:
+    """Euclidean norm of an encoded delta.
+
+    Raises:
+        CodecError: when the payload is not a delta of `num_params` elements.
+    """
+    return norm(decode(payload, num_params))

@@ -1,0 +1,111 @@
+"""FedBuff in which a slow node's voice is as loud as a fast one's.
+
+As FedBuff (see fedbuff.py), but a step waits for K *distinct* nodes, and a delta is weighted by its node's pace
+instead of its staleness: r_i = min(r_max, T_i * mean_j(1 / T_j)), where T_i is a moving average of the arrivals (of
+all nodes) between two arrivals of node i. Over a long time every node then moves the model equally, however often
+it sends. Counting arrivals rather than seconds keeps the fold replayable and needs no clock.
+
+A delta longer than `clip_factor` times the median of the recent norms is scaled down to that length.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from typing import Annotated
+
+import msgspec
+
+from aggregator.fold.contribution import Contribution, Step, Waiting, combine
+
+PACE_MEMORY = 0.7
+"""Share of the old value in the moving average of T_i."""
+NORMS_REMEMBERED = 64
+ACTIVE_WITHIN_TURNS = 20
+"""A node counts as active while it was heard within this many turns of the whole fleet."""
+
+
+class Pace(msgspec.Struct, frozen=True):
+    """Of one node: the arrival count when it was last heard, and T_i; None before its second arrival."""
+
+    last_arrival: int
+    arrivals_between: float | None = None
+
+
+class RateCorrectedState(msgspec.Struct, frozen=True):
+    """One waiting delta a node, the paces, and the norms that clipping is measured by."""
+
+    arrivals: int = 0
+    buffer: tuple[Waiting, ...] = ()
+    paces: Mapping[str, Pace] = {}
+    norms: tuple[float, ...] = ()
+
+
+class RateCorrectedFedBuff(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="rate-corrected-fedbuff", tag_field="method"
+):
+    """K = `buffer_size` distinct nodes make a step; 0 takes a third of the active nodes, at most 10."""
+
+    buffer_size: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 0
+    server_learning_rate: Annotated[float, msgspec.Meta(gt=0, le=10)] = 1.0
+    max_rate: Annotated[float, msgspec.Meta(ge=1, le=1000)] = 10.0
+    clip_factor: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 3.0
+
+    @property
+    def max_staleness(self) -> int | None:
+        """Any: the point is to hear the slow ones."""
+        return None
+
+    @property
+    def needs_drift(self) -> bool:
+        """Deltas are taken as they are."""
+        return False
+
+    def init(self) -> RateCorrectedState:
+        """Nobody heard yet."""
+        return RateCorrectedState()
+
+    def fold(
+        self, state: RateCorrectedState, contribution: Contribution, num_params: int
+    ) -> tuple[RateCorrectedState, Step | None]:
+        """Puts the delta into its node's place; steps when enough distinct nodes wait."""
+        arrivals = state.arrivals + 1
+        paces = {**state.paces, contribution.node: _heard(state.paces.get(contribution.node), arrivals)}
+        factor = self._rate(paces, contribution.node) * self._clip(state.norms, contribution.norm)
+        mine = Waiting(contribution.node, contribution.payload, factor)
+        full = (*(waiting for waiting in state.buffer if waiting.node != contribution.node), mine)
+        norms = (*state.norms, contribution.norm)[-NORMS_REMEMBERED:]
+        if len(full) < self._wanted(paces, arrivals):
+            return RateCorrectedState(arrivals, full, paces, norms), None
+        scale = self.server_learning_rate / len(full)
+        scaled = tuple(Waiting(waiting.node, waiting.payload, waiting.factor * scale) for waiting in full)
+        weights = {waiting.node: waiting.factor / len(full) for waiting in full}
+        return RateCorrectedState(arrivals, (), paces, norms), Step(combine(scaled, num_params), weights)
+
+    def _rate(self, paces: Mapping[str, Pace], node: str) -> float:
+        """r_i = min(r_max, T_i mean_j(1 / T_j)); 1 for a node whose pace is not known yet."""
+        mine = paces[node].arrivals_between
+        known = [pace.arrivals_between for pace in paces.values() if pace.arrivals_between]
+        if mine is None or not known:
+            return 1.0
+        return min(self.max_rate, mine * sum(1.0 / pace for pace in known) / len(known))
+
+    def _clip(self, norms: tuple[float, ...], length: float) -> float:
+        """The factor that shortens a delta of this length to `clip_factor` x the median of the recent ones."""
+        limit = self.clip_factor * statistics.median(norms) if norms else 0.0
+        return limit / length if 0.0 < limit < length else 1.0
+
+    def _wanted(self, paces: Mapping[str, Pace], arrivals: int) -> int:
+        """How many distinct nodes make a step."""
+        horizon = arrivals - ACTIVE_WITHIN_TURNS * len(paces)
+        active = sum(pace.last_arrival > horizon for pace in paces.values())
+        return max(1, min(self.buffer_size or min(10, -(-active // 3)), active))
+
+
+def _heard(pace: Pace | None, arrivals: int) -> Pace:
+    """The node's pace after an arrival at this count."""
+    if pace is None:
+        return Pace(arrivals)
+    gap = float(arrivals - pace.last_arrival)
+    between = gap if pace.arrivals_between is None else PACE_MEMORY * pace.arrivals_between + (1 - PACE_MEMORY) * gap
+    return Pace(arrivals, between)

@@ -1,0 +1,1 @@
+"""Chunks in, whole updates out; what was seen before is known again."""

@@ -1,0 +1,63 @@
+"""Puts the chunks of client updates together, bounded per node."""
+
+from __future__ import annotations
+
+import msgspec
+
+from fieldfold.errors import WireError
+from fieldfold.wire.chunks import Assemblies, object_digest
+from fieldfold.wire.messages import Chunk, ClientUpdate, unpack
+
+OPEN_PER_NODE = 2
+"""Updates of one node that may be incomplete at a time; the oldest makes way."""
+
+
+class Whole(msgspec.Struct, frozen=True):
+    """An update that is complete, as received and as read."""
+
+    body: bytes
+    digest: str
+    update: ClientUpdate
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What a message did.
+
+    Attributes:
+        chunk: what it held.
+        keep: it must be kept on disk: it is new and its update is not complete.
+        whole: the update that it completed.
+        malformed: why the object that it completed is no update.
+        over: names of the updates whose chunks can be forgotten: complete, or given up for a newer one.
+    """
+
+    chunk: Chunk
+    keep: bool = False
+    whole: Whole | None = None
+    malformed: str = ""
+    over: tuple[bytes, ...] = ()
+
+
+class Desk:
+    """All updates under way. Memory is at most OPEN_PER_NODE x `max_bytes` a node, and only for what arrived."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._nodes: dict[str, Assemblies] = {}
+
+    def take(self, node: str, message: bytes) -> Outcome:
+        """Takes a message from `node`'s update topic.
+
+        Raises:
+            WireError: when it is no chunk, too large, or does not fit its object.
+        """
+        chunk = unpack(Chunk, message)
+        taken = self._nodes.setdefault(node, Assemblies(self._max_bytes, OPEN_PER_NODE)).take(chunk)
+        if taken.whole is None:
+            keep = taken.fresh and not taken.spoiled
+            return Outcome(chunk, keep=keep, malformed=taken.spoiled, over=taken.over)
+        try:
+            whole = Whole(taken.whole, object_digest(taken.whole), unpack(ClientUpdate, taken.whole))
+        except WireError as error:
+            return Outcome(chunk, malformed=error.reason, over=taken.over)
+        return Outcome(chunk, whole=whole, over=taken.over)

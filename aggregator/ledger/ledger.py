@@ -1,0 +1,244 @@
+"""The ledger on disk. One thread owns it; what `transaction` has committed survives a power cut."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from aggregator.ledger.records import Checkpoint, Decision, TaskRecord, VersionRecord
+from aggregator.ledger.schema import FORMAT, TABLES
+from fieldfold.errors import StoreError
+
+CHECKPOINTS_KEPT = 2
+
+
+class Ledger:
+    """Opens or creates the ledger of one federation.
+
+    Raises:
+        StoreError: when the file is damaged, locked by another aggregator, of another federation or format.
+    """
+
+    def __init__(self, path: Path, federation: str) -> None:
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path, isolation_level=None, timeout=2.0)
+            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._db.executescript(TABLES)
+            self._settle("format", str(FORMAT))
+            self._settle("federation", federation)
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(f"{path}: the ledger cannot be opened: {error}", _hint(error)) from None
+
+    def _settle(self, key: str, value: str) -> None:
+        """Writes a fact at the first start, and insists on it ever after."""
+        self._db.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (key, value))
+        (found,) = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        if found != value:
+            raise StoreError(f"{self.path}: its {key} is {found}, not {value}", "give another state_dir")
+
+    def close(self) -> None:
+        """Folds the write-ahead log into the file and lets go of it."""
+        self._db.close()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All writes within are on disk together when the block ends, or not at all.
+
+        Raises:
+            StoreError: when the disk is full or fails; nothing was written.
+        """
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.path}: cannot be written: {error}", _hint(error)) from None
+
+    # -- tasks and statistics ------------------------------------------------------------------------------------
+
+    def add_task(self, task: TaskRecord) -> None:
+        """Makes `task` the present one; one published before becomes present again."""
+        self._db.execute("DELETE FROM task WHERE digest = ?", (task.digest,))
+        self._db.execute(
+            "INSERT INTO task (digest, name, bundle, published_at) VALUES (?, ?, ?, ?)",
+            (task.digest, task.name, task.bundle, time.time()),
+        )
+
+    def task(self) -> TaskRecord | None:
+        """The present task."""
+        row = self._db.execute("SELECT digest, name, bundle FROM task ORDER BY id DESC LIMIT 1").fetchone()
+        return TaskRecord(*row) if row else None
+
+    def put_statistics(self, task: str, node: str, sums: bytes) -> None:
+        """Keeps the newest sums of a node."""
+        self._db.execute("INSERT OR REPLACE INTO statistics VALUES (?, ?, ?, ?)", (task, node, sums, time.time()))
+
+    def statistics(self, task: str) -> dict[str, bytes]:
+        """Node -> its sums, in the order of the names."""
+        rows = self._db.execute("SELECT node, sums FROM statistics WHERE task = ? ORDER BY node", (task,))
+        return dict(rows.fetchall())
+
+    def put_normalisation(self, task: str, value: bytes, nodes: int) -> None:
+        """Fixes the normalisation of a task, once."""
+        self._db.execute("INSERT INTO normalisation VALUES (?, ?, ?)", (task, value, nodes))
+
+    def normalisation(self, task: str) -> bytes | None:
+        """What was released, or None before that."""
+        row = self._db.execute("SELECT value FROM normalisation WHERE task = ?", (task,)).fetchone()
+        return row[0] if row else None
+
+    # -- pieces and contributions --------------------------------------------------------------------------------
+
+    def put_chunk(self, node: str, digest: bytes, position: int, message: bytes) -> bool:
+        """Keeps a piece of an update; False when it is here already."""
+        cursor = self._db.execute(
+            "INSERT OR IGNORE INTO chunk VALUES (?, ?, ?, ?, ?)", (node, digest, position, message, time.time())
+        )
+        return cursor.rowcount == 1
+
+    def chunks(self) -> Iterator[tuple[str, bytes]]:
+        """(node, message) of all pieces, oldest first."""
+        yield from self._db.execute("SELECT node, message FROM chunk ORDER BY received_at, position")
+
+    def drop_chunks(self, node: str, digest: bytes) -> None:
+        """Forgets the pieces of an update that is whole now, or given up."""
+        self._db.execute("DELETE FROM chunk WHERE node = ? AND digest = ?", (node, digest))
+
+    def put_decision(self, decision: Decision) -> int:
+        """Writes an update with its decision; returns its place in the log."""
+        cursor = self._db.execute(
+            "INSERT INTO contribution (task, node, sequence, digest, base_version, num_examples, accepted, code,"
+            " reason, hint, staleness, norm, size_bytes, body, received_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            (
+                decision.task,
+                decision.node,
+                decision.sequence,
+                decision.digest,
+                decision.base_version,
+                decision.num_examples,
+                decision.accepted,
+                decision.code,
+                decision.reason,
+                decision.hint,
+                decision.staleness,
+                decision.norm,
+                decision.size_bytes,
+                decision.body,
+                time.time(),
+            ),
+        )
+        return int(cursor.lastrowid or 0)
+
+    _DECISION = (
+        "SELECT task, node, sequence, digest, base_version, num_examples, accepted, size_bytes, code, reason, hint,"
+        " staleness, norm, body, id FROM contribution "
+    )
+
+    def decision(self, node: str, sequence: int) -> Decision | None:
+        """What was decided on this update, if anything."""
+        return self._first(self._DECISION + "WHERE node = ? AND sequence = ?", (node, sequence))
+
+    def accepted_after(self, task: str, contribution: int) -> list[Decision]:
+        """The accepted contributions of a task behind a place in the log, in order."""
+        rows = self._db.execute(
+            self._DECISION + "WHERE task = ? AND id > ? AND accepted ORDER BY id", (task, contribution)
+        )
+        return [_decision(row) for row in rows]
+
+    def next_sequence(self, node: str) -> int:
+        """The lowest sequence number above all that were seen from this node."""
+        (highest,) = self._db.execute("SELECT max(sequence) FROM contribution WHERE node = ?", (node,)).fetchone()
+        return (highest or 0) + 1
+
+    def counts(self) -> dict[str, tuple[int, int, int]]:
+        """Node -> (accepted, rejected, bytes of accepted and rejected updates)."""
+        rows = self._db.execute(
+            "SELECT node, sum(accepted), sum(1 - accepted), sum(size_bytes) FROM contribution GROUP BY node"
+        )
+        return {node: (int(accepted), int(rejected), int(size)) for node, accepted, rejected, size in rows}
+
+    # -- versions and checkpoints --------------------------------------------------------------------------------
+
+    def put_version(self, record: VersionRecord) -> None:
+        """Writes a version before it is published."""
+        self._db.execute(
+            "INSERT INTO version (task, version, contribution, parameters, delta, weights, released_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                record.task,
+                record.version,
+                record.contribution,
+                record.parameters,
+                record.delta,
+                msgspec.json.encode(record.weights),
+                time.time(),
+            ),
+        )
+
+    def version(self, task: str, version: int) -> VersionRecord | None:
+        """One released version."""
+        row = self._db.execute(
+            "SELECT task, version, contribution, parameters, delta, weights FROM version"
+            " WHERE task = ? AND version = ?",
+            (task, version),
+        ).fetchone()
+        if row is None:
+            return None
+        weights = msgspec.json.decode(row[5], type=dict[str, float])
+        return VersionRecord(row[0], row[1], row[2], row[3], row[4], weights)
+
+    def put_score(self, task: str, version: int, score: float) -> None:
+        """Notes how a version did on the held-out data."""
+        self._db.execute("UPDATE version SET score = ? WHERE task = ? AND version = ?", (score, task, version))
+
+    def put_checkpoint(self, point: Checkpoint) -> None:
+        """Writes a checkpoint and forgets all but the newest few."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO checkpoint VALUES (?, ?, ?, ?, ?, ?)",
+            (point.task, point.version, point.contribution, point.exact, point.released, point.state),
+        )
+        self._db.execute(
+            "DELETE FROM checkpoint WHERE task = ? AND version NOT IN"
+            " (SELECT version FROM checkpoint WHERE task = ? ORDER BY version DESC LIMIT ?)",
+            (point.task, point.task, CHECKPOINTS_KEPT),
+        )
+
+    def checkpoint(self, task: str) -> Checkpoint | None:
+        """The newest checkpoint of a task."""
+        row = self._db.execute(
+            "SELECT task, version, contribution, exact, released, state FROM checkpoint"
+            " WHERE task = ? ORDER BY version DESC LIMIT 1",
+            (task,),
+        ).fetchone()
+        return Checkpoint(*row) if row else None
+
+    def _first(self, query: str, values: tuple[Any, ...]) -> Decision | None:
+        row = self._db.execute(query, values).fetchone()
+        return _decision(row) if row else None
+
+
+def _decision(row: tuple[Any, ...]) -> Decision:
+    return msgspec.structs.replace(Decision(*row), accepted=bool(row[6]))
+
+
+def _hint(error: Exception) -> str:
+    text = str(error)
+    if "locked" in text:
+        return "another aggregator is running on it"
+    if "full" in text:
+        return "make room on that disk"
+    return "check the disk and the permissions; restore a backup if the file is damaged"

@@ -1,0 +1,57 @@
+"""Rows of the ledger as frozen values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+
+class TaskRecord(msgspec.Struct, frozen=True):
+    """A published bundle."""
+
+    digest: str
+    name: str
+    bundle: bytes
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """A whole update and what was decided on it; `body` is None when it was rejected."""
+
+    task: str
+    node: str
+    sequence: int
+    digest: str
+    base_version: int
+    num_examples: int
+    accepted: bool
+    size_bytes: int
+    code: str = ""
+    reason: str = ""
+    hint: str = ""
+    staleness: int = 0
+    norm: float = 0.0
+    body: bytes | None = None
+    id: int = 0
+
+
+class VersionRecord(msgspec.Struct, frozen=True):
+    """A released version."""
+
+    task: str
+    version: int
+    contribution: int
+    parameters: str
+    delta: bytes
+    weights: Mapping[str, float]
+
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """A point from which the fold can be replayed; vectors as little-endian float32 bytes."""
+
+    task: str
+    version: int
+    contribution: int
+    exact: bytes
+    released: bytes
+    state: bytes

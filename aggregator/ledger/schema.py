@@ -1,0 +1,89 @@
+"""The ledger's tables. Numbers without a unit are counts; times are seconds since 1970, for people only."""
+
+FORMAT = 1
+
+TABLES = """
+CREATE TABLE IF NOT EXISTS meta (
+    key TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Every bundle ever published; the newest row is the present task.
+CREATE TABLE IF NOT EXISTS task (
+    id INTEGER PRIMARY KEY,
+    digest TEXT NOT NULL UNIQUE,
+    name TEXT NOT NULL,
+    bundle BLOB NOT NULL,
+    published_at REAL NOT NULL
+) STRICT;
+
+-- Feature sums as the nodes sent them, and what was released from them.
+CREATE TABLE IF NOT EXISTS statistics (
+    task TEXT NOT NULL,
+    node TEXT NOT NULL,
+    sums BLOB NOT NULL,
+    received_at REAL NOT NULL,
+    PRIMARY KEY (task, node)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS normalisation (
+    task TEXT PRIMARY KEY,
+    value BLOB NOT NULL,
+    nodes INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Pieces of updates that are not whole yet.
+CREATE TABLE IF NOT EXISTS chunk (
+    node TEXT NOT NULL,
+    digest BLOB NOT NULL,
+    position INTEGER NOT NULL,
+    message BLOB NOT NULL,
+    received_at REAL NOT NULL,
+    PRIMARY KEY (node, digest, position)
+) STRICT, WITHOUT ROWID;
+
+-- Every whole update, in the order of its decision; `body` is the update as received, kept when accepted.
+CREATE TABLE IF NOT EXISTS contribution (
+    id INTEGER PRIMARY KEY,
+    task TEXT NOT NULL,
+    node TEXT NOT NULL,
+    sequence INTEGER NOT NULL,
+    digest TEXT NOT NULL,
+    base_version INTEGER NOT NULL,
+    num_examples INTEGER NOT NULL,
+    accepted INTEGER NOT NULL,
+    code TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    hint TEXT NOT NULL,
+    staleness INTEGER NOT NULL,
+    norm REAL NOT NULL,
+    size_bytes INTEGER NOT NULL,
+    body BLOB,
+    received_at REAL NOT NULL,
+    UNIQUE (node, sequence)
+) STRICT;
+
+-- Every released version: the delta message that leads to it, and the last contribution folded into it.
+CREATE TABLE IF NOT EXISTS version (
+    task TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    contribution INTEGER NOT NULL,
+    parameters TEXT NOT NULL,
+    delta BLOB NOT NULL,
+    weights BLOB NOT NULL,
+    released_at REAL NOT NULL,
+    score REAL,
+    PRIMARY KEY (task, version)
+) STRICT, WITHOUT ROWID;
+
+-- Where a replay may begin: exact and released parameters, and the method's state, after one contribution.
+CREATE TABLE IF NOT EXISTS checkpoint (
+    task TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    contribution INTEGER NOT NULL,
+    exact BLOB NOT NULL,
+    released BLOB NOT NULL,
+    state BLOB NOT NULL,
+    PRIMARY KEY (task, version)
+) STRICT, WITHOUT ROWID;
+"""

@@ -1,0 +1,148 @@
+"""The global model: a fold over the ledger, restored from its newest checkpoint and the contributions after it."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from aggregator.fold.contribution import Contribution, Method
+from aggregator.ledger.ledger import Ledger
+from aggregator.ledger.records import Checkpoint, Decision, VersionRecord
+from aggregator.release.model import advance
+from fieldfold.codec import decode
+from fieldfold.errors import StoreError
+from fieldfold.params import Vector, digest, from_bytes, to_bytes
+from fieldfold.task.bundle import Bundle
+from fieldfold.wire.messages import ClientUpdate, ModelDelta, unpack
+
+NORMS_REMEMBERED = 64
+
+
+class GlobalModel:
+    """Exact and released parameters of one task, moved by contributions and by nothing else.
+
+    Attributes:
+        version: the newest released version.
+        released: what every node holds at that version (float32, num_params).
+        exact: the aggregator's own model, which the released one follows.
+        contribution: the last contribution in them.
+        checkpoint_version: the version of the newest checkpoint, which is also the published snapshot.
+    """
+
+    def __init__(self, bundle: Bundle, method: Method, profile: str, checkpoint_every: int) -> None:
+        self.bundle = bundle
+        self.task = bundle.digest
+        self.method = method
+        self.version = 0
+        self.exact: Vector = bundle.initial_parameters()
+        self.released: Vector = self.exact.copy()
+        self.contribution = 0
+        self.checkpoint_version = 0
+        self._state: Any = method.init()
+        self._norms: tuple[float, ...] = ()
+        self._profile = profile
+        self._checkpoint_every = checkpoint_every
+
+    @property
+    def num_params(self) -> int:
+        """Length of the parameter vector."""
+        return self.released.size
+
+    @property
+    def typical_norm(self) -> float | None:
+        """Median norm of the recent accepted deltas; None before the first."""
+        return statistics.median(self._norms) if self._norms else None
+
+    def begin(self, ledger: Ledger) -> None:
+        """Writes version 0, the bundle's own parameters. Within a transaction."""
+        ledger.put_version(VersionRecord(self.task, 0, 0, digest(self.released), b"", {}))
+        self._write_checkpoint(ledger)
+
+    def restore(self, ledger: Ledger) -> int:
+        """Goes to the newest checkpoint and folds what came after it; returns how many contributions that were.
+
+        Within a transaction, because versions that a crash kept from being written are written now.
+
+        Raises:
+            StoreError: when there is no checkpoint, or a replayed version differs from the one in the ledger.
+        """
+        point = ledger.checkpoint(self.task)
+        if point is None:
+            raise StoreError(f"{ledger.path}: there is no checkpoint of task {self.task[:16]}", "restore a backup")
+        self.version = self.checkpoint_version = point.version
+        self.contribution = point.contribution
+        self.exact = from_bytes(point.exact)
+        self.released = from_bytes(point.released)
+        self._state = msgspec.msgpack.decode(point.state, type=type(self.method.init()))
+        self._norms = ()
+        replayed = ledger.accepted_after(self.task, point.contribution)
+        for decision in replayed:
+            self.absorb(decision, ledger)
+        return len(replayed)
+
+    def absorb(self, decision: Decision, ledger: Ledger) -> VersionRecord | None:
+        """Folds an accepted contribution; returns the version that it completed, if it did. Within a transaction.
+
+        Raises:
+            StoreError: when the version was written before, and differently.
+        """
+        if decision.body is None:
+            raise StoreError(f"{ledger.path}: contribution {decision.id} has no body", "restore a backup")
+        update = unpack(ClientUpdate, decision.body)
+        contribution = Contribution(
+            node=decision.node,
+            payload=update.payload,
+            staleness=decision.staleness,
+            num_examples=decision.num_examples,
+            norm=decision.norm,
+            drift=self._drift(decision.base_version, ledger) if self.method.needs_drift else None,
+        )
+        self._state, step = self.method.fold(self._state, contribution, self.num_params)
+        self._norms = (*self._norms, decision.norm)[-NORMS_REMEMBERED:]
+        self.contribution = decision.id
+        if step is None:
+            return None
+        self.exact = self.exact + step.update
+        release = advance(self.exact, self.released, self.version, self.task, self._profile)
+        self.version, self.released = release.version, release.released
+        record = VersionRecord(self.task, self.version, decision.id, release.digest, release.delta, step.weights)
+        self._write(record, ledger)
+        return record
+
+    def _write(self, record: VersionRecord, ledger: Ledger) -> None:
+        written = ledger.version(self.task, record.version)
+        if written is None:
+            ledger.put_version(record)
+        elif written.parameters != record.parameters:
+            raise StoreError(
+                f"{ledger.path}: version {record.version} replays to {record.parameters[:16]}, the ledger says"
+                f" {written.parameters[:16]}",
+                "start with the [fold] and [release] settings that wrote it, or restore a backup",
+            )
+        if self.version - self.checkpoint_version >= self._checkpoint_every:
+            self._write_checkpoint(ledger)
+
+    def _write_checkpoint(self, ledger: Ledger) -> None:
+        ledger.put_checkpoint(
+            Checkpoint(
+                task=self.task,
+                version=self.version,
+                contribution=self.contribution,
+                exact=to_bytes(self.exact),
+                released=to_bytes(self.released),
+                state=msgspec.msgpack.encode(self._state),
+            )
+        )
+        self.checkpoint_version = self.version
+
+    def _drift(self, base_version: int, ledger: Ledger) -> Vector:
+        """What the released model moved since `base_version`: the sum of the deltas in between."""
+        moved = np.zeros(self.num_params, np.float32)
+        for version in range(base_version + 1, self.version + 1):
+            record = ledger.version(self.task, version)
+            if record is not None:
+                moved += decode(unpack(ModelDelta, record.delta).payload, self.num_params)
+        return moved

@@ -1,0 +1,141 @@
+"""What happens to a message from a node: counted, put together, verified, written down. Nothing is folded here."""
+
+from __future__ import annotations
+
+import logging
+from typing import cast
+
+import msgspec
+
+from aggregator.intake.desk import Desk, Whole
+from aggregator.ledger.ledger import Ledger
+from aggregator.ledger.records import Decision
+from aggregator.model import GlobalModel
+from aggregator.status import Tally
+from aggregator.verify.update import Expectation, Rejected, Verdict, VerifyConfig, verify
+from fieldfold.errors import WireError
+from fieldfold.wire.chunks import short
+from fieldfold.wire.messages import Receipt, RejectionCode
+
+log = logging.getLogger(__name__)
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What follows once the transaction is on disk: a receipt, and a decision to fold if it was accepted."""
+
+    node: str
+    receipt: Receipt
+    decision: Decision | None = None
+
+
+class Reception:
+    """Takes update messages; every method that writes runs within one of the ledger's transactions."""
+
+    def __init__(self, ledger: Ledger, tally: Tally, limits: VerifyConfig, max_update_bytes: int) -> None:
+        self._ledger = ledger
+        self._tally = tally
+        self._limits = limits
+        self._desk = Desk(max_update_bytes)
+
+    def restore(self) -> None:
+        """Takes up the pieces that were on disk when the program ended."""
+        for node, message in self._ledger.chunks():
+            self._desk.take(node, message)
+
+    def take(self, node: str, message: bytes, model: GlobalModel | None) -> Answer | None:
+        """One message from `node`'s update topic; None while its update is not whole."""
+        self._tally.node(node).bytes_on_wire += len(message)
+        try:
+            outcome = self._desk.take(node, message)
+        except WireError as error:
+            self._malformed(node, error.reason)
+            return None
+        if outcome.keep:
+            self._ledger.put_chunk(node, outcome.chunk.digest, outcome.chunk.index, message)
+        for digest in outcome.over:
+            self._ledger.drop_chunks(node, digest)
+        if outcome.malformed:
+            self._malformed(node, outcome.malformed)
+        return self._decide(node, outcome.whole, model) if outcome.whole else None
+
+    def _malformed(self, node: str, reason: str) -> None:
+        """Counts what cannot even be answered, since it bears no sequence number."""
+        self._tally.malformed += 1
+        self._tally.node(node).last_reason = reason
+        log.warning("%s sent something that is no update: %s", node, reason)
+
+    def _decide(self, node: str, whole: Whole, model: GlobalModel | None) -> Answer:
+        update = whole.update
+        before = self._ledger.decision(node, update.sequence)
+        if before is not None:
+            return self._again(node, whole, before, model)
+        decision = _decision(node, whole, self._verify(whole, node, model), model.task if model else "")
+        decision = msgspec.structs.replace(decision, id=self._ledger.put_decision(decision))
+        self._tally.decided(node, accepted=decision.accepted, staleness=decision.staleness, reason=decision.reason)
+        if not decision.accepted:
+            log.warning("update %d of %s rejected: %s", update.sequence, node, decision.reason)
+        return Answer(node, self._receipt(decision, model), decision if decision.accepted else None)
+
+    def _verify(self, whole: Whole, node: str, model: GlobalModel | None) -> Verdict:
+        if model is None:
+            return Rejected("the federation has no model yet", "the node waits for one by itself", "no_model")
+        expected = Expectation(
+            task=short(model.task),
+            num_params=model.num_params,
+            version=model.version,
+            max_staleness=model.method.max_staleness,
+            typical_norm=model.typical_norm,
+        )
+        return verify(whole.update, node, expected, self._limits)
+
+    def _again(self, node: str, whole: Whole, before: Decision, model: GlobalModel | None) -> Answer:
+        """An update that was decided on already: the same receipt once more, or a word about a reused number."""
+        if before.digest == whole.digest:
+            return Answer(node, self._receipt(before, model))
+        clash = msgspec.structs.replace(
+            before,
+            digest=whole.digest,
+            accepted=False,
+            code="sequence_used",
+            reason="the sequence number was used before, for another update",
+            hint="go on from next_sequence",
+        )
+        return Answer(node, self._receipt(clash, model))
+
+    def _receipt(self, decision: Decision, model: GlobalModel | None) -> Receipt:
+        return Receipt(
+            sequence=decision.sequence,
+            update=decision.digest,
+            decision="accepted" if decision.accepted else "rejected",
+            code=None if decision.accepted else cast("RejectionCode", decision.code),
+            reason=decision.reason[:500],
+            hint=decision.hint[:500],
+            staleness=decision.staleness,
+            version=model.version if model else 0,
+            next_sequence=self._ledger.next_sequence(decision.node),
+        )
+
+
+def _decision(node: str, whole: Whole, verdict: Verdict, task: str) -> Decision:
+    """The row for the ledger; the body of a rejected update is not kept."""
+    update = whole.update
+    row = Decision(
+        task=task,
+        node=node,
+        sequence=update.sequence,
+        digest=whole.digest,
+        base_version=update.base_version,
+        num_examples=0,
+        accepted=False,
+        size_bytes=len(whole.body),
+    )
+    if isinstance(verdict, Rejected):
+        return msgspec.structs.replace(row, code=verdict.code, reason=verdict.reason, hint=verdict.hint)
+    return msgspec.structs.replace(
+        row,
+        accepted=True,
+        num_examples=update.num_examples,
+        staleness=verdict.staleness,
+        norm=verdict.norm,
+        body=whole.body,
+    )

@@ -1,0 +1,281 @@
+"""The composition root: one thread takes events, commits, acknowledges, folds and releases, in that order."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import concurrent.futures
+import logging
+import queue
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+import fieldfold
+from aggregator.config import AggregatorConfig
+from aggregator.evaluation import Evaluator, Scored
+from aggregator.federation import Federation
+from aggregator.ledger.ledger import Ledger
+from aggregator.ledger.records import Decision
+from aggregator.reception import Answer, Reception
+from aggregator.status import AggregatorStatus, Tally, describe
+from fieldfold.control.protocol import default_socket
+from fieldfold.control.server import ControlServer
+from fieldfold.errors import BundleError, ControlError, FieldfoldError, StoreError, WireError
+from fieldfold.link.mqtt import MqttLink
+from fieldfold.link.outgoing import Outgoing
+from fieldfold.link.session import Connected, Disconnected, Link, Received, Refused, Will
+from fieldfold.task.bundle import Bundle
+from fieldfold.wire.messages import AggregatorPresence, NodePresence, Statistics, read, write
+from fieldfold.wire.topics import Topics
+
+log = logging.getLogger(__name__)
+BATCH = 256
+"""Messages that share one commit; the broker's window is smaller unless it was raised."""
+TICK_S = 0.5
+STATUS_EVERY_S = 10.0
+STORAGE_RETRY_S = 2.0
+COMMAND_TIMEOUT_S = 60.0
+
+
+class _Asked(msgspec.Struct, frozen=True):
+    """A command from the control socket, to be run by the service's thread."""
+
+    run: Callable[[], Any]
+    answer: concurrent.futures.Future[Any]
+
+
+class Service:
+    """One aggregator. `run` returns after `stop` was called, from any thread or a signal handler.
+
+    Raises:
+        FieldfoldError: when ledger, socket, task or certificates cannot be used.
+    """
+
+    def __init__(self, config: AggregatorConfig, base: Path, link: Link | None = None) -> None:
+        self._config, self._base = config, base
+        self._topics = Topics(config.federation)
+        self._ledger = Ledger(base / config.state_dir / "ledger.sqlite", config.federation)
+        self._tally = Tally(self._ledger.counts())
+        self._reception = Reception(self._ledger, self._tally, config.verify, config.max_update_bytes)
+        self._reception.restore()
+        self._link = link or MqttLink(
+            config.broker,
+            client_id=f"fieldfold-{config.federation}-aggregator",
+            base=base,
+            will=Will(self._topics.aggregator_status, write(AggregatorPresence(state="offline"))),
+        )
+        self._inbox: queue.SimpleQueue[Any] = self._link.events
+        self._outgoing = Outgoing(self._link)
+        self._federation = Federation(
+            config, self._ledger, self._topics, self._outgoing, lambda: self._link.limits.message_bytes
+        )
+        self._federation.restore()
+        self._evaluator: Evaluator | None = None
+        self._link_state = "connecting"
+        self._storage_trouble = ""
+        self._started_at = time.monotonic()
+        self._shown_at = 0.0
+        self._stopping = False
+        socket = base / config.control_socket if config.control_socket else default_socket("aggregator")
+        self._control = ControlServer(socket, self.status, {"publish_task": self._publish_task})
+
+    # -- the loop ----------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Serves until `stop`."""
+        if self._config.task and self._federation.bundle is None:
+            self._federation.set_task(Bundle.read(self._base / self._config.task))
+        for topic_filter in (self._topics.every_update, self._topics.every_statistics, self._topics.every_status):
+            self._link.subscribe(topic_filter)
+        self._link.start()
+        log.info("aggregator of %s is up, %s", self._config.federation, self._state())
+        try:
+            while not self._stopping:
+                self._work(self._next_batch())
+                self._tick()
+        finally:
+            self._close()
+
+    def stop(self) -> None:
+        """Asks `run` to end."""
+        self._stopping = True
+        self._inbox.put(None)
+
+    def _close(self) -> None:
+        self._control.stop()
+        if self._evaluator:
+            self._evaluator.stop()
+        self._outgoing.retain(self._topics.aggregator_status, write(AggregatorPresence(state="offline")))
+        if self._link.is_up:
+            self._outgoing.drain(timeout_s=1.0)
+        self._outgoing.stop()
+        self._link.stop()
+        self._ledger.close()
+
+    def _next_batch(self) -> list[Any]:
+        """Waits for an event and takes along what else has come."""
+        batch = []
+        try:
+            batch.append(self._inbox.get(timeout=TICK_S))
+            while len(batch) < BATCH:
+                batch.append(self._inbox.get_nowait())
+        except queue.Empty:
+            pass
+        return batch
+
+    def _work(self, batch: list[Any]) -> None:
+        received = [event for event in batch if isinstance(event, Received)]
+        while received and not self._stopping:
+            try:
+                self._take(received)
+                break
+            except StoreError as error:
+                # Nothing was acknowledged: the broker keeps the messages, and we try these again.
+                self._storage_trouble = str(error)
+                log.error("intake stands still: %s", error)
+                time.sleep(STORAGE_RETRY_S)
+        for event in batch:
+            self._react(event)
+
+    def _take(self, received: list[Received]) -> None:
+        """Commit, acknowledge, answer, fold."""
+        with self._ledger.transaction():
+            answers = [answer for message in received if (answer := self._read(message)) is not None]
+        self._storage_trouble = ""
+        for message in received:
+            self._link.ack(message)
+        for answer in answers:
+            self._outgoing.send(self._topics.receipt(answer.node), write(answer.receipt))
+        self._fold([answer.decision for answer in answers if answer.decision is not None])
+
+    def _fold(self, decisions: list[Decision]) -> None:
+        if decisions and self._federation.fold(decisions):
+            self._score_newest()
+
+    def _read(self, message: Received) -> Answer | None:
+        """Takes one message; what is wrong with it is counted and logged, and it is acknowledged all the same."""
+        try:
+            node = self._topics.node_of(message.topic)
+            if message.topic == self._topics.update(node):
+                return self._reception.take(node, message.payload, self._federation.model)
+            if message.topic == self._topics.statistics(node):
+                self._federation.take_statistics(node, read(Statistics, message.payload))
+            elif message.topic == self._topics.status(node) and message.payload:
+                self._tally.node(node).presence = read(NodePresence, message.payload)
+        except StoreError:
+            raise
+        except FieldfoldError as error:
+            self._tally.malformed += isinstance(error, WireError)
+            log.warning("a message on %s is of no use: %s", message.topic, error)
+        return None
+
+    def _react(self, event: object) -> None:
+        if isinstance(event, Connected):
+            self._link_state = f"MQTT {event.limits.protocol}"
+            log.info("connected to %s (%s)", self._config.broker.url, self._link_state)
+            self._federation.show_everything()
+            self._shown_at = 0.0
+            self._outgoing.wake()
+        elif isinstance(event, Disconnected):
+            self._link_state = f"down: {event.reason}"
+            log.warning("link down: %s", event.reason)
+        elif isinstance(event, Refused):
+            self._link_state = f"refused: {event.reason}; {event.hint}"
+            log.error("refused: %s; %s", event.reason, event.hint)
+        elif isinstance(event, Scored):
+            self._federation.note_score(event.task, event.version, event.score)
+            log.info("version %d scores %.4g on held-out data", event.version, event.score)
+        elif isinstance(event, _Asked):
+            _answer(event)
+
+    def _tick(self) -> None:
+        self._federation.settle_normalisation()
+        if self._federation.model is not None and self._evaluator is None:
+            self._score_newest()
+        self._federation.show_manifest()
+        now = time.monotonic()
+        if self._link.is_up and now - self._shown_at >= STATUS_EVERY_S:
+            self._shown_at = now
+            self._outgoing.retain(self._topics.aggregator_status, write(self._presence()))
+
+    def _score_newest(self) -> None:
+        """Hands the newest version to the held-out evaluation, if there is one."""
+        model, config = self._federation.model, self._config.evaluation
+        if model is None or config is None:
+            return
+        if self._evaluator is not None and self._evaluator.task != model.task:
+            self._evaluator.stop()
+            self._evaluator = None
+        if self._evaluator is None:
+            self._evaluator = Evaluator(
+                model.bundle, self._federation.normalisation, config, self._base, self._inbox.put
+            )
+        self._evaluator.submit(model.version, model.released)
+
+    # -- commands and status -----------------------------------------------------------------------------------------
+
+    def _publish_task(self, bundle: str) -> dict[str, str]:
+        """The `publish_task` command: `bundle` is the file in base64."""
+        try:
+            data = base64.b64decode(bundle, validate=True)
+        except binascii.Error:
+            raise BundleError("the bundle did not arrive as base64") from None
+        parsed = Bundle.from_bytes(data)
+        self._ask(lambda: self._federation.set_task(parsed))
+        return {"task": parsed.manifest.name, "digest": parsed.digest}
+
+    def _ask(self, run: Callable[[], Any]) -> Any:
+        """Runs something in the service's thread and waits for it."""
+        answer: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        self._inbox.put(_Asked(run, answer))
+        try:
+            return answer.result(timeout=COMMAND_TIMEOUT_S)
+        except TimeoutError:
+            raise ControlError("the aggregator is busy", "try again") from None
+
+    def status(self) -> AggregatorStatus:
+        """A frozen picture; may be called from any thread."""
+        return describe(
+            self._config.federation,
+            state=self._state(),
+            detail=self._storage_trouble,
+            link=self._link_state,
+            connected=self._link.is_up,
+            federation=self._federation,
+            tally=self._tally,
+            bytes_published=self._outgoing.bytes_sent,
+            uptime_s=time.monotonic() - self._started_at,
+        )
+
+    def _state(self) -> str:
+        if self._storage_trouble:
+            return "storage full"
+        if self._federation.bundle is None:
+            return "waiting for a task"
+        return "folding" if self._federation.model else "waiting for statistics"
+
+    def _presence(self) -> AggregatorPresence:
+        status = self.status()
+        return AggregatorPresence(
+            state=status.state,
+            detail=status.detail,
+            version=status.version,
+            nodes_online=status.nodes_online,
+            nodes_known=status.nodes_known,
+            accepted=status.accepted,
+            rejected=status.rejected,
+            score=status.score,
+            metric=status.metric,
+            software=f"fieldfold {fieldfold.__version__}",
+        )
+
+
+def _answer(asked: _Asked) -> None:
+    try:
+        asked.answer.set_result(asked.run())
+    except FieldfoldError as error:
+        asked.answer.set_exception(error)

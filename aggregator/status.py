@@ -1,0 +1,187 @@
+"""One frozen picture of the aggregator: all that a screen or a probe may show."""
+
+from __future__ import annotations
+
+import collections
+import math
+import statistics
+import time
+from collections.abc import Mapping
+
+import msgspec
+
+from aggregator.federation import Federation
+from fieldfold.wire.messages import NodePresence
+
+BYTES_PER_PARAMETER = 4
+RECENT_STALENESS = 10_000
+
+
+class NodeView(msgspec.Struct, frozen=True):
+    """What the aggregator knows of one node; `presence` is what the node says of itself."""
+
+    node: str
+    presence: NodePresence | None
+    accepted: int
+    rejected: int
+    bytes_on_wire: int
+    last_update_age_s: float | None
+    last_reason: str
+
+
+class AggregatorStatus(msgspec.Struct, frozen=True):
+    """All numbers are since the ledger began, unless they say otherwise.
+
+    Attributes:
+        state: `waiting for a task`, `waiting for statistics`, `folding`, `storage full`.
+        score: newest held-out score with its version.
+        staleness_median, staleness_max: over the newest accepted updates.
+        bytes_received: update messages as they came over the wire (before a restart: without repeats).
+        bytes_published: model and task as they were handed to the broker.
+        float32_bytes: what the accepted updates would have been uncompressed.
+    """
+
+    state: str
+    detail: str
+    federation: str
+    connected: bool
+    link: str
+    task: str
+    task_digest: str
+    version: int | None
+    score: float | None
+    score_version: int | None
+    metric: str
+    statistics_from: int
+    nodes_online: int
+    nodes_known: int
+    accepted: int
+    rejected: int
+    malformed: int
+    reasons: dict[str, int]
+    staleness_median: float
+    staleness_max: int
+    bytes_received: int
+    bytes_published: int
+    float32_bytes: int
+    nodes: tuple[NodeView, ...]
+    uptime_s: float
+
+
+class NodeTally:
+    """Running counts of one node."""
+
+    def __init__(self, accepted: int = 0, rejected: int = 0, bytes_on_wire: int = 0) -> None:
+        self.accepted = accepted
+        self.rejected = rejected
+        self.bytes_on_wire = bytes_on_wire
+        self.last_update: float | None = None
+        self.last_reason = ""
+        self.presence: NodePresence | None = None
+
+    def view(self, node: str) -> NodeView:
+        """A frozen copy."""
+        age_s = None if self.last_update is None else time.monotonic() - self.last_update
+        return NodeView(
+            node, self.presence, self.accepted, self.rejected, self.bytes_on_wire, age_s, self.last_reason
+        )
+
+
+class Tally:
+    """Running counts of the whole federation; the service's thread writes, status is copied out of it."""
+
+    def __init__(self, counts: Mapping[str, tuple[int, int, int]]) -> None:
+        self.nodes = {node: NodeTally(*numbers) for node, numbers in counts.items()}
+        self.malformed = 0
+        self.reasons: collections.Counter[str] = collections.Counter()
+        self.staleness: collections.deque[int] = collections.deque(maxlen=RECENT_STALENESS)
+
+    def node(self, name: str) -> NodeTally:
+        """The counts of a node, from zero for a new one."""
+        return self.nodes.setdefault(name, NodeTally())
+
+    def decided(self, node: str, *, accepted: bool, staleness: int, reason: str) -> None:
+        """Counts a decision."""
+        mine = self.node(node)
+        mine.last_update = time.monotonic()
+        if accepted:
+            mine.accepted += 1
+            self.staleness.append(staleness)
+        else:
+            mine.rejected += 1
+            mine.last_reason = reason
+            self.reasons[reason] += 1
+
+    @property
+    def bytes_on_wire(self) -> int:
+        """Update messages of all nodes, repeated ones included."""
+        return sum(node.bytes_on_wire for node in list(self.nodes.values()))
+
+    @property
+    def accepted(self) -> int:
+        """Accepted updates of all nodes."""
+        return sum(node.accepted for node in list(self.nodes.values()))
+
+    @property
+    def rejected(self) -> int:
+        """Rejected updates of all nodes."""
+        return sum(node.rejected for node in list(self.nodes.values()))
+
+    @property
+    def online(self) -> int:
+        """Nodes whose last word was not that they are gone."""
+        return sum(
+            node.presence is not None and node.presence.state != "offline" for node in list(self.nodes.values())
+        )
+
+    def staleness_median(self) -> float:
+        """Median staleness of the newest accepted updates; 0 before the first."""
+        return float(statistics.median(tuple(self.staleness))) if self.staleness else 0.0
+
+    def staleness_max(self) -> int:
+        """Largest staleness of the newest accepted updates."""
+        return max(tuple(self.staleness), default=0)
+
+
+def describe(  # noqa: PLR0913 - the picture has as many sources
+    name: str,
+    *,
+    state: str,
+    detail: str,
+    link: str,
+    connected: bool,
+    federation: Federation,
+    tally: Tally,
+    bytes_published: int,
+    uptime_s: float,
+) -> AggregatorStatus:
+    """Copies the present numbers into a frozen status."""
+    bundle, model = federation.bundle, federation.model
+    score_version, score = federation.score or (None, None)
+    return AggregatorStatus(
+        state=state,
+        detail=detail,
+        federation=name,
+        connected=connected,
+        link=link,
+        task=bundle.manifest.name if bundle else "",
+        task_digest=bundle.digest if bundle else "",
+        version=model.version if model else None,
+        score=score if score is not None and math.isfinite(score) else None,
+        score_version=score_version,
+        metric=bundle.manifest.metrics[0].name if bundle else "",
+        statistics_from=federation.statistics_from,
+        nodes_online=tally.online,
+        nodes_known=len(tally.nodes),
+        accepted=tally.accepted,
+        rejected=tally.rejected,
+        malformed=tally.malformed,
+        reasons=dict(tally.reasons),
+        staleness_median=tally.staleness_median(),
+        staleness_max=tally.staleness_max(),
+        bytes_received=tally.bytes_on_wire,
+        bytes_published=bytes_published,
+        float32_bytes=tally.accepted * BYTES_PER_PARAMETER * (model.num_params if model else 0),
+        nodes=tuple(tally.nodes[node].view(node) for node in sorted(tally.nodes)),
+        uptime_s=uptime_s,
+    )

@@ -1,0 +1,123 @@
+"""The questions a client update must answer before it may move the model."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, TypeAlias
+
+import msgspec
+
+from fieldfold.codec import decode
+from fieldfold.errors import CodecError
+from fieldfold.params import norm
+from fieldfold.wire.messages import ClientUpdate, RejectionCode
+
+
+class VerifyConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The `[verify]` table.
+
+    Attributes:
+        max_staleness: updates against a version older than this many are refused.
+        max_num_examples: a node that claims more is refused.
+        max_norm: longest delta, as a multiple of the median of the recent ones (and at least of 1.0).
+    """
+
+    max_staleness: Annotated[int, msgspec.Meta(ge=0)] = 1000
+    max_num_examples: Annotated[int, msgspec.Meta(ge=1)] = 1_000_000_000
+    max_norm: Annotated[float, msgspec.Meta(gt=0)] = 100.0
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """The update may be folded. `norm` is that of its decoded delta."""
+
+    staleness: int
+    norm: float
+
+
+class Rejected(msgspec.Struct, frozen=True):
+    """The update is refused; all of it goes into the receipt."""
+
+    reason: str
+    hint: str = ""
+    code: RejectionCode = "invalid"
+
+
+Verdict: TypeAlias = Accepted | Rejected
+
+
+class Expectation(msgspec.Struct, frozen=True):
+    """What the federation is at when an update arrives.
+
+    Attributes:
+        task: short digest of the present bundle.
+        num_params: length of the parameter vector.
+        version: the newest model version.
+        max_staleness: the method's own limit, where it has one.
+        typical_norm: median norm of the recent deltas; None before the first.
+    """
+
+    task: bytes
+    num_params: int
+    version: int
+    max_staleness: int | None = None
+    typical_norm: float | None = None
+
+
+def verify(update: ClientUpdate, sender: str, expected: Expectation, limits: VerifyConfig) -> Verdict:
+    """Checks an update that `sender` (the name in the topic) sent."""
+    return (
+        _check_claims(update, sender, expected, limits)
+        or _check_base(update, expected, limits)
+        or _check_delta(update, expected, limits)
+    )
+
+
+def _check_claims(update: ClientUpdate, sender: str, expected: Expectation, limits: VerifyConfig) -> Rejected | None:
+    if update.node != sender:
+        return Rejected(f"the update says it is from {update.node}, but {sender} sent it")
+    if update.task != expected.task:
+        return Rejected(
+            f"trained with bundle {update.task.hex()}, the federation works on {expected.task.hex()}",
+            "the node takes the present task by itself",
+            "other_task",
+        )
+    if not 1 <= update.num_examples <= limits.max_num_examples:
+        return Rejected(
+            f"num_examples is {update.num_examples}, 1 to {limits.max_num_examples} are allowed",
+            "raise verify.max_num_examples if the node really has so many",
+        )
+    if update.num_steps < 1:
+        return Rejected("num_steps is 0: nothing was trained")
+    if not math.isfinite(update.train_loss):
+        return Rejected("train_loss is not finite", "lower the learning rate, or look at the node's data")
+    return None
+
+
+def _check_base(update: ClientUpdate, expected: Expectation, limits: VerifyConfig) -> Rejected | None:
+    staleness = expected.version - update.base_version
+    if staleness < 0:
+        return Rejected(f"unknown base version {update.base_version}, the newest is {expected.version}")
+    allowed = min(limits.max_staleness, expected.version)
+    if expected.max_staleness is not None:
+        allowed = min(allowed, expected.max_staleness)
+    if staleness > allowed:
+        return Rejected(
+            f"too stale: against version {update.base_version}, {staleness} versions ago, {allowed} are allowed",
+            "the node goes on from the newest version",
+            "stale",
+        )
+    return None
+
+
+def _check_delta(update: ClientUpdate, expected: Expectation, limits: VerifyConfig) -> Verdict:
+    try:
+        delta = decode(update.payload, expected.num_params)
+    except CodecError as error:
+        return Rejected(f"the delta does not decode: {error.reason}")
+    length = norm(delta)
+    if not math.isfinite(length):
+        return Rejected("the delta holds NaN or infinity")
+    longest = limits.max_norm * max(1.0, expected.typical_norm or 0.0)
+    if length > longest:
+        return Rejected(f"the delta's norm is {length:.3g}, at most {longest:.3g} is allowed", "see verify.max_norm")
+    return Accepted(expected.version - update.base_version, length)
