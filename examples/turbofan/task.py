@@ -1,0 +1,43 @@
+"""Remaining useful life of turbofan engines from 30 cycles of 14 sensors: an ordinary PyTorch model."""
+
+import torch
+from torch import Tensor, nn
+
+from fieldfold.task.authoring import DataSchema, LearningRate, RemainingLifeTarget, Task, adam, features, mean_squared_error, rmse
+
+LONGEST_LIFE = 125.0  # cycles; a healthy engine shows no sign of its age
+
+
+class WearModel(nn.Module):
+    """Level, recent level and trend of every sensor, then a small network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(3 * 14, 96), nn.ReLU(), nn.Linear(96, 64), nn.ReLU(), nn.Linear(64, 1)
+        )
+        nn.init.constant_(self.layers[-1].bias, 0.6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.clamp(-5, 5)
+        level, recent = x.mean(1), x[:, -6:].mean(1)
+        trend = 2 * (x[:, -9:].mean(1) - x[:, :9].mean(1))
+        return self.layers(torch.cat([level, recent, trend], 1))
+
+
+TASK = Task(
+    name="turbofan",
+    description="Cycles until failure of NASA's simulated turbofan engines (C-MAPSS FD001)",
+    model=WearModel,
+    loss=mean_squared_error,
+    metrics=[rmse(scale=LONGEST_LIFE, unit="cycles")],
+    data=DataSchema(
+        features=features(*[f"s{number}" for number in (2, 3, 4, 7, 8, 9, 11, 12, 13, 14, 15, 17, 20, 21)]),
+        window=30,
+        target=RemainingLifeTarget(cap=LONGEST_LIFE, scale=LONGEST_LIFE),
+    ),
+    optimizer=adam(weight_decay=0.1),
+    learning_rate=LearningRate(2e-3, half_life=40, floor=2e-4),
+    batch_size=64,
+    local_steps=20,
+)

@@ -1,0 +1,109 @@
+"""`fieldfold node`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from fieldfold import logs
+from fieldfold.control.client import ControlClient
+from fieldfold.control.protocol import default_socket
+
+_SOCKET = click.option("--socket", type=click.Path(path_type=Path), help="control socket of the running daemon")
+
+
+@click.group()
+def node() -> None:
+    """The daemon on every gateway: trains on its own data, sends updates, adopts the fleet's model."""
+
+
+@node.command()
+@click.option("--config", "config_path", type=click.Path(path_type=Path), required=True, help="node.toml")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text")
+def run(config_path: Path, log_level: str, log_format: logs.Format) -> None:
+    """Run the node until SIGTERM or Ctrl-C.
+
+    It needs no broker to start: it keeps trying, and keeps what it has.
+    """
+    # The linear algebra behind numpy would start a thread and a buffer a core; training has threads of its own.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from node_app.config import load  # noqa: PLC0415 - help and status need neither numpy nor the codec
+    from node_app.daemon import Daemon  # noqa: PLC0415
+
+    logs.set_up(level=log_level, form=log_format)
+    daemon = Daemon(load(config_path), config_path.resolve().parent)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: daemon.stop())
+    daemon.run()
+
+
+@node.command()
+@_SOCKET
+@click.option("--json", "as_json", is_flag=True, help="everything, as one JSON object")
+def status(socket: Path | None, *, as_json: bool) -> None:
+    """Say how the node is doing."""
+    with ControlClient(socket or default_socket("node")) as client:
+        answer = client.status()
+    sys.stdout.write(msgspec.json.encode(answer).decode() if as_json else "\n".join(lines(answer)))
+    sys.stdout.write("\n")
+
+
+@node.command()
+@_SOCKET
+def pause(socket: Path | None) -> None:
+    """Hold training; the model is followed all the same."""
+    _command(socket, "pause")
+
+
+@node.command()
+@_SOCKET
+def resume(socket: Path | None) -> None:
+    """Go on training, and look again at data that could not be used."""
+    _command(socket, "resume")
+
+
+def _command(socket: Path | None, name: str) -> None:
+    with ControlClient(socket or default_socket("node")) as client:
+        sys.stdout.write(f"{client.command(name)}\n")
+
+
+def lines(status: dict[str, Any]) -> list[str]:
+    """The status for people, one fact a line."""
+    detail = f": {status['detail']}" if status["detail"] else ""
+    version = "-" if status["version"] is None else f"v{status['version']}"
+    behind = (status["newest_version"] or 0) - (status["version"] or 0)
+    metric = status["metric"]
+    shown = [
+        f"node      {status['node']} of {status['federation']}: {status['state']}{detail}",
+        f"link      {'up' if status['connected'] else 'not up'}, {status['link']}, {status['reconnects']} reconnects",
+        f"task      {status['task'] or '-'}" + (f", {status['runtime']}" if status["runtime"] else ""),
+        f"model     {version}" + (f", {behind} behind" if behind > 0 else ""),
+        f"scores    {metric} {_number(status['global_score'])} global, {_number(status['served_score'])} served",
+        f"training  loss {_number(status['loss'])}, step {status['step']} of {status['steps']}",
+        f"updates   {status['accepted']} accepted, {status['rejected']} rejected, {status['outbox']} waiting",
+        f"bytes     {_size(status['bytes_up'])} up (float32: {_size(status['float32_up'])})",
+        f"          {_size(status['bytes_down'])} down",
+        f"memory    {_size(status['memory_bytes'])}",
+    ]
+    if status["last_receipt"]:
+        shown.append(f"receipt   {status['last_receipt']}")
+    return shown
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def _size(size: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"

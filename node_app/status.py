@@ -1,0 +1,53 @@
+"""One frozen picture of the node: all that a screen or a probe may show."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Scores are the task's deciding metric on this gateway's own validation data.
+
+    Attributes:
+        state: in words: `learning`, `waiting for ...`, `paused`, `needs attention`.
+        detail: what to do, where something needs doing.
+        newest_version: newest version heard of; `version` is the one held.
+        outbox: updates that wait for their receipt.
+        bytes_up, bytes_down: MQTT payloads of this run of the daemon.
+        float32_up: what the updates of this run would have been uncompressed.
+        data: the data report; see fieldfold.sensors.dataset.DataReport.
+    """
+
+    node: str
+    federation: str
+    state: str
+    detail: str
+    connected: bool
+    link: str
+    task: str
+    task_digest: str
+    runtime: str
+    version: int | None
+    newest_version: int | None
+    served_version: int | None
+    metric: str
+    global_score: float | None
+    served_score: float | None
+    loss: float | None
+    step: int
+    steps: int
+    steps_per_s: float | None
+    accepted: int
+    rejected: int
+    last_receipt: str
+    outbox: int
+    last_update_bytes: int
+    bytes_up: int
+    bytes_down: int
+    float32_up: int
+    reconnects: int
+    memory_bytes: int
+    uptime_s: float
+    data: Any = None

@@ -1,0 +1,118 @@
+"""When and how long to train: local steps from the released model, and the delta they lead to."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+import time
+from typing import Protocol
+
+import msgspec
+import numpy as np
+
+from fieldfold.errors import DataError
+from fieldfold.params import Vector, is_finite
+from fieldfold.sensors.windows import Windows
+from fieldfold.task.manifest import Manifest
+from fieldfold.task.runtime import Runtime
+from node_app.config import TrainingConfig
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """One local run."""
+
+    num_steps: int
+    batch_size: int
+    learning_rate: float
+    proximal: float
+    clip_norm: float
+    seed: int
+    keep_optimizer: bool
+    max_steps_per_s: float
+
+
+class LocalResult(msgspec.Struct, frozen=True):
+    """What a local run led to: `delta` is local minus global parameters (float32, num_params)."""
+
+    delta: Vector
+    num_steps: int
+    train_loss: float
+    seconds: float
+
+
+class Gate(Protocol):
+    """Whether a run may go on. Asked before every step."""
+
+    def passes(self, wait_s: float) -> bool:
+        """Sleeps for `wait_s`, and as long as training is paused; False when the run is to be abandoned."""
+
+    def stepped(self, step: int, of: int, loss: float) -> None:
+        """Told after every step."""
+
+
+def plan_run(manifest: Manifest, config: TrainingConfig, node: str, version: int, num_windows: int) -> Plan:
+    """The run that starts from `version`; the configuration overrides the task where it says something."""
+    if config.epochs_per_update:
+        steps = config.epochs_per_update * (num_windows // manifest.batch_size)
+    else:
+        steps = config.steps_per_update or manifest.local_steps
+    return Plan(
+        num_steps=steps,
+        batch_size=manifest.batch_size,
+        learning_rate=manifest.learning_rate.at(version),
+        proximal=manifest.proximal if config.proximal is None else config.proximal,
+        clip_norm=manifest.clip_norm if config.clip_norm is None else config.clip_norm,
+        seed=run_seed(node, config.seed, version),
+        keep_optimizer=config.keep_optimizer,
+        max_steps_per_s=config.max_steps_per_s,
+    )
+
+
+def run_seed(node: str, seed: int, version: int) -> int:
+    """A seed for one run: another for each node and version, the same when the run is repeated."""
+    text = f"{node}/{seed}/{version}".encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest(), "little") & 0x7FFFFFFF
+
+
+def train_locally(runtime: Runtime, start: Vector, windows: Windows, plan: Plan, gate: Gate) -> LocalResult | None:
+    """Runs the plan; None when the gate did not let it finish.
+
+    Raises:
+        DataError: when there are fewer windows than a batch, or the loss or the parameters stop being finite.
+    """
+    begun_at = time.monotonic()
+    runtime.begin(start, keep_optimizer=plan.keep_optimizer)
+    batches = windows.batches(plan.batch_size, np.random.default_rng(plan.seed))
+    losses = 0.0
+    for step, batch in enumerate(itertools.islice(batches, plan.num_steps)):
+        due_at = begun_at + step / plan.max_steps_per_s if plan.max_steps_per_s else 0.0
+        if not gate.passes(max(0.0, due_at - time.monotonic())):
+            return None
+        loss = runtime.step(
+            batch,
+            learning_rate=plan.learning_rate,
+            seed=(plan.seed + step) & 0x7FFFFFFF,
+            proximal=plan.proximal,
+            clip_norm=plan.clip_norm,
+        )
+        if not math.isfinite(loss):
+            raise diverged(step)
+        losses += loss
+        gate.stepped(step + 1, plan.num_steps, loss)
+    if plan.max_steps_per_s and not gate.passes(
+        max(0.0, begun_at + plan.num_steps / plan.max_steps_per_s - time.monotonic())
+    ):
+        return None
+    delta = runtime.parameters() - start
+    if not is_finite(delta):
+        raise diverged(plan.num_steps)
+    return LocalResult(delta, plan.num_steps, losses / plan.num_steps, time.monotonic() - begun_at)
+
+
+def diverged(step: int) -> DataError:
+    """Training left the finite numbers; nothing of it is sent."""
+    return DataError(
+        f"training diverged: the loss was not finite after {step} steps",
+        "look for outliers in the data, or lower the task's learning rate",
+    )
