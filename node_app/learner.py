@@ -24,6 +24,7 @@ from fieldfold.wire.messages import ClientUpdate
 from node_app.adopt import Served, adopt
 from node_app.config import NodeConfig
 from node_app.follow import Follower, Model
+from node_app.memory import give_back
 from node_app.store import Store, StoredVector
 from node_app.train import LocalResult, plan_run, train_locally
 
@@ -35,6 +36,7 @@ FIRST_LOOK_S = 1.0
 VALIDATION_WINDOWS = 2000
 OUTBOX_FULL = 8
 KEEP_EVERY_S = 60.0
+IDLE_AFTER_S = 10.0
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -135,9 +137,9 @@ class Learner:
         with self._changed:
             if wait_s > 0:
                 self._changed.wait_for(self._interrupted, wait_s)
-            while self._paused and not self._stopping:
+            if self._paused:
                 self._show(state="paused")
-                self._changed.wait()
+                self._sleep(lambda: self._stopping or not self._paused, None)
             return not self._interrupted()
 
     def stepped(self, step: int, of: int, loss: float) -> None:
@@ -212,6 +214,7 @@ class Learner:
             self.dataset = bench.dataset
             self._show(adopted_version=None, served_version=None, served_score=None, global_score=None)
             self._bench = bench
+            give_back()
             if follower.model is None:
                 self._on_statistics(bench.dataset.sums)
         return self._bench
@@ -287,6 +290,8 @@ class Learner:
             last_update_bytes=len(parcel.body),
             updates=self.progress.updates + 1,
         )
+        if self.progress.updates == 1:
+            give_back()
         self._on_update()
 
     # -- waiting and showing -----------------------------------------------------------------------------------------
@@ -299,7 +304,15 @@ class Learner:
     def _rest(self, seconds: float | None) -> None:
         """Until something has happened since this turn began, or the time is over."""
         with self._changed:
-            self._changed.wait_for(lambda: self._stopping or self._news != self._seen, seconds)
+            self._sleep(lambda: self._stopping or self._news != self._seen, seconds)
+
+    def _sleep(self, over: Callable[[], bool], seconds: float | None) -> None:
+        """Waits; a sleep that turns out to be long gives memory back."""
+        if seconds is not None and seconds <= IDLE_AFTER_S:
+            self._changed.wait_for(over, seconds)
+        elif not self._changed.wait_for(over, IDLE_AFTER_S):
+            give_back()
+            self._changed.wait_for(over, None if seconds is None else seconds - IDLE_AFTER_S)
 
     def _show(self, **changes: object) -> None:
         self.progress = msgspec.structs.replace(self.progress, **changes)
