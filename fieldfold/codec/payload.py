@@ -1,0 +1,177 @@
+"""Deltas to payloads and back: the header, and which layout carries what.
+
+    byte 0          format version in the high four bits, layout in the low four
+    varint          number of parameters
+    ...             what the layout says
+
+docs/WIRE_FORMAT.md describes every layout byte by byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import numpy as np
+
+from fieldfold.codec import floats, symbols
+from fieldfold.codec.profile import DEFAULT_PROFILE, PROFILES, Profile, find_profile
+from fieldfold.codec.quantise import (
+    MAX_STEP,
+    NEGLIGIBLE_PEAK,
+    Quantised,
+    dead_zone,
+    peak_of,
+    sparse_levels,
+    uniform,
+)
+from fieldfold.codec.streams import PayloadReader, damaged, varint
+from fieldfold.errors import CodecError
+from fieldfold.params import Vector
+from fieldfold.params.layout import MAX_PARAMS
+
+FORMAT_VERSION: Final = 1
+
+ZEROS, FLOAT32, FLOAT16, INT8, NIBBLES, TRITS, SPARSE, SPLIT = range(8)
+
+_DENSE_SHARE = 1 / 16
+"""Below this share of non-zero levels the sparse layout was the smallest in every measurement."""
+
+_READERS: Mapping[int, Callable[[PayloadReader, int], Vector]] = {
+    FLOAT32: floats.read_float32,
+    FLOAT16: floats.read_float16,
+    INT8: floats.read_int8,
+    NIBBLES: symbols.read_nibbles,
+    TRITS: symbols.read_trits,
+    SPARSE: symbols.read_sparse,
+}
+
+
+def encode(delta: Vector, profile: str | Profile = DEFAULT_PROFILE, *, num_trained: int | None = None) -> bytes:
+    """The payload of `delta`, float32 of shape (n,).
+
+    Args:
+        delta: what to send; any finite values.
+        profile: a name from `PROFILES`, or a Profile of your own.
+        num_trained: elements from here on are buffers (a BatchNorm mean): they are sent as float16, since
+            error feedback does not suit them and they must not share a step with the parameters. None when
+            there are no buffers. `lossless` ignores it.
+
+    Raises:
+        CodecError: an element is NaN or infinite; the array is not one-dimensional float32; the profile
+            does not exist; a lossy profile meets an element above 2^100.
+    """
+    chosen = find_profile(profile)
+    delta = _checked_delta(delta)
+    trained = delta.size if num_trained is None else num_trained
+    if not 0 <= trained <= delta.size:
+        raise CodecError(f"num_trained is {trained}, the delta has {delta.size} elements")
+    if chosen.method == "float32" or trained == delta.size:
+        return _encode_whole(delta, chosen)
+    if trained == 0:
+        return _encode_whole(delta, PROFILES["float16"])
+    first = _encode_whole(delta[:trained], chosen)
+    second = _encode_whole(delta[trained:], PROFILES["float16"])
+    return _head(SPLIT, delta.size) + varint(trained) + varint(len(first)) + first + second
+
+
+def decode(payload: bytes, num_params: int) -> Vector:
+    """The float32 vector of shape (num_params,) that `payload` holds, all finite; equal bits everywhere.
+
+    Safe on bytes from anybody: beside the payload itself it holds at most 64 bytes a parameter and 16 MiB
+    at any moment (about 5 bytes at the default profile), whatever the payload claims.
+
+    Raises:
+        CodecError: when the payload is damaged, of another version or of another number of parameters.
+    """
+    reader = PayloadReader(payload)
+    layout = _read_head(reader, num_params)
+    if layout != SPLIT:
+        decoded = _decode_body(reader, layout, num_params)
+        reader.end()
+        return decoded
+    trained = reader.varint()
+    if not 0 < trained < num_params:
+        raise damaged("it is split outside its parameters")
+    decoded = np.empty(num_params, np.float32)
+    first, second = reader.take(reader.varint()), reader.take_rest()
+    for part, section in ((first, decoded[:trained]), (second, decoded[trained:])):
+        inner = PayloadReader(part)
+        section[:] = _decode_body(inner, _read_head(inner, section.size), section.size)
+        inner.end()
+    return decoded
+
+
+def _checked_delta(delta: Vector) -> Vector:
+    if not isinstance(delta, np.ndarray) or delta.dtype != np.float32 or delta.ndim != 1:
+        found = f"{delta.dtype} of shape {delta.shape}" if isinstance(delta, np.ndarray) else type(delta).__name__
+        raise CodecError(f"a delta is a float32 array of one dimension, this is {found}", "use as_vector()")
+    if delta.size > MAX_PARAMS:
+        raise CodecError(f"the delta has {delta.size} elements, at most {MAX_PARAMS} are allowed")
+    return np.ascontiguousarray(delta)
+
+
+def _head(layout: int, num_params: int) -> bytes:
+    return bytes([FORMAT_VERSION << 4 | layout]) + varint(num_params)
+
+
+def _read_head(reader: PayloadReader, num_params: int) -> int:
+    first = reader.take(1)[0]
+    if first >> 4 != FORMAT_VERSION:
+        raise CodecError(
+            f"the payload has format version {first >> 4}, this program reads {FORMAT_VERSION}",
+            "run the same release on both sides",
+        )
+    declared = reader.varint()
+    if declared != num_params or declared > MAX_PARAMS:
+        raise CodecError(
+            f"the payload holds {declared} parameters, the model has {num_params}",
+            "sender and receiver must work on the same task bundle",
+        )
+    return first & 0x0F
+
+
+def _encode_whole(delta: Vector, profile: Profile) -> bytes:
+    peak = peak_of(delta)
+    if profile.method == "float32":
+        if not delta.view(np.uint32).any():
+            return _head(ZEROS, delta.size)
+        return _head(FLOAT32, delta.size) + floats.write_float32(delta)
+    if peak > MAX_STEP:
+        raise CodecError(
+            f"an element of the delta is {peak:.3g} in magnitude, lossy profiles end at {MAX_STEP:.3g}",
+            "training has diverged: lower the learning rate or clip the gradient; nothing is sent",
+        )
+    if peak < NEGLIGIBLE_PEAK:
+        return _head(ZEROS, delta.size)
+    if profile.method == "float16":
+        return _head(FLOAT16, delta.size) + floats.write_float16(delta, peak)
+    if profile.method == "dead_zone":
+        return min(_symbol_candidates(dead_zone(delta, peak, profile.error_target)), key=len)
+    return _encode_uniform(delta, peak, profile.max_level)
+
+
+def _encode_uniform(delta: Vector, peak: float, max_level: int) -> bytes:
+    step, levels = uniform(delta, peak, max_level)
+    whole = _head(INT8, delta.size) + floats.write_int8(step, levels)
+    # Nearly dense 8-bit levels are best as they are, and listing them would cost many times the memory.
+    if max_level > 7 and np.count_nonzero(levels) > delta.size / 2:
+        return whole
+    return min(whole, *_symbol_candidates(sparse_levels(step, levels)), key=len)
+
+
+def _symbol_candidates(quantised: Quantised) -> list[bytes]:
+    writers = [(SPARSE, symbols.write_sparse)]
+    if quantised.positions.size > quantised.num_params * _DENSE_SHARE:
+        writers.append((TRITS, symbols.write_trits))
+        if symbols.suits_nibbles(quantised):
+            writers.append((NIBBLES, symbols.write_nibbles))
+    return [_head(layout, quantised.num_params) + write(quantised) for layout, write in writers]
+
+
+def _decode_body(reader: PayloadReader, layout: int, num_params: int) -> Vector:
+    if layout == ZEROS:
+        return np.zeros(num_params, np.float32)
+    if layout not in _READERS:
+        raise damaged(f"it has the unknown layout {layout}")
+    return _READERS[layout](reader, num_params)

@@ -1,0 +1,89 @@
+"""How much a delta may lose on its way, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Literal
+
+import msgspec
+
+from fieldfold.errors import CodecError
+
+MIN_ERROR_TARGET = 1e-3
+MAX_ERROR_TARGET = 0.99
+
+
+class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One way to turn a delta into bytes.
+
+    Attributes:
+        name: how it is asked for.
+        method: `float32` keeps every bit; `float16` rounds each element; `uniform` rounds to
+            `2 * max_level + 1` evenly spaced values that span the largest element; `dead_zone` rounds
+            to multiples of the largest step that keeps the error at `error_target`, and what is small
+            against the step to zero.
+        cost: one line for people: size and what it costs in accuracy.
+        max_level: `uniform` only; 1 to 127.
+        error_target: `dead_zone` only; `||d - d'||^2 / ||d||^2`, 1e-3 to 0.99.
+
+    Raises:
+        ValueError: when a field that the method needs is absent, or one that it ignores is given.
+    """
+
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    method: Literal["float32", "float16", "uniform", "dead_zone"]
+    cost: str = ""
+    max_level: Annotated[int, msgspec.Meta(ge=0, le=127)] = 0
+    error_target: Annotated[float, msgspec.Meta(ge=0.0, le=MAX_ERROR_TARGET)] = 0.0
+
+    def __post_init__(self) -> None:
+        levels_fit = 1 <= self.max_level <= 127 if self.method == "uniform" else self.max_level == 0
+        if not levels_fit:
+            raise ValueError("max_level is 1 to 127 for the method uniform and 0 for every other")
+        target = self.error_target
+        in_range = MIN_ERROR_TARGET <= target <= MAX_ERROR_TARGET
+        if not (in_range if self.method == "dead_zone" else target == 0):
+            raise ValueError(
+                f"error_target is {MIN_ERROR_TARGET} to {MAX_ERROR_TARGET} for the method dead_zone"
+                " and 0 for every other"
+            )
+
+
+_ALL = (
+    Profile("lossless", "float32", "25 to 29 bits a parameter; nothing is lost, not a bit"),
+    Profile("float16", "float16", "13 to 15 bits a parameter; relative error 5e-4 an element"),
+    Profile("int8", "uniform", "about 4 bits a parameter; error about 1e-3, more with outliers", 127),
+    Profile("int4", "uniform", "about 0.8 bits a parameter; error about 0.1, more with outliers", 7),
+    Profile(
+        "balanced",
+        "dead_zone",
+        "0.1 to 0.4 bits a parameter; error 0.5, sent later by error feedback: up to 1.5 times the updates",
+        error_target=0.5,
+    ),
+    Profile(
+        "frugal",
+        "dead_zone",
+        "0.03 to 0.1 bits a parameter; error 0.85, sent later: twice the updates or more to the same accuracy",
+        error_target=0.85,
+    ),
+)
+"""Costs are of LeNet deltas in training; an error is `||d - d'||^2 / ||d||^2`."""
+
+PROFILES: Mapping[str, Profile] = MappingProxyType({profile.name: profile for profile in _ALL})
+"""The named profiles, from the one that loses nothing to the smallest."""
+
+DEFAULT_PROFILE = "balanced"
+
+
+def find_profile(profile: str | Profile) -> Profile:
+    """The named profile, or `profile` itself when it is one already.
+
+    Raises:
+        CodecError: when no profile has that name; the hint lists those that exist.
+    """
+    if isinstance(profile, Profile):
+        return profile
+    if profile not in PROFILES:
+        raise CodecError(f"no codec profile is named {profile!r}", f"choose one of {', '.join(PROFILES)}")
+    return PROFILES[profile]

@@ -1,0 +1,178 @@
+"""float32 vectors to integer levels: one global step, a dead zone around zero.
+
+A level `m` (an integer) with sign `s` stands for `s * (|m| + c) * step`, where the reconstruction offset `c`
+is one of three: for |m| = 1, for |m| = 2, for all above. They move each level to the mean of what was rounded
+to it, which matters because deltas are heavy-tailed: most of what falls into a bin lies at its lower end.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fieldfold.errors import CodecError
+from fieldfold.params import Vector
+
+MAX_LEVEL = 1 << 24
+"""Levels up to here are exact in float32."""
+
+MIN_STEP = 2.0**-100
+MAX_STEP = 2.0**100
+"""Between these no product with a level or offset overflows or becomes subnormal, whatever the machine
+does with subnormals, so that the decoded bits are equal everywhere."""
+
+NEGLIGIBLE_PEAK = 2.0**-76
+"""A delta without a larger element is encoded as zeros by the lossy profiles."""
+
+OFFSET_SCALE = 128
+
+ROUNDING = 0.3
+"""|x|/step + ROUNDING is floored: a dead zone of +-0.7 steps, what an entropy-coded quantiser wants at low
+rates (Sullivan, Efficient scalar quantization of exponential and Laplacian random variables, 1996)."""
+
+_DEAD_ZONE = 1 - ROUNDING
+_ROUNDOFF = 2.0**-20  # well above float32's, so that what the search let through is found
+_BLOCK = 1 << 16  # elements; its intermediates stay in a core's own cache
+_EXACT_BELOW = 2048
+_MANTISSA_BITS = 23
+_HISTOGRAM_SHIFT = 14  # 9 bits of mantissa remain: bins 0.2 % wide
+_HISTOGRAM_SPAN = 20 << _MANTISSA_BITS  # octaves below the peak; what lies lower holds no energy
+_HISTOGRAM_BINS = (_HISTOGRAM_SPAN >> _HISTOGRAM_SHIFT) + 1
+_SEARCH_STEPS = 18  # the step is exact to 1e-4
+_SMALLEST_STEP_OF_PEAK = 2.0**-22
+
+
+class Quantised(NamedTuple):
+    """The non-zero levels of a quantised vector.
+
+    Attributes:
+        num_params: length of the vector, n.
+        step: distance between levels, a float32 value from MIN_STEP to MAX_STEP.
+        offsets: reconstruction offsets of |level| 1, 2 and above, each -127 to 127, in 1/128 steps.
+        positions: (k,) int32, ascending, 0 to n - 1.
+        levels: (k,) int32, not 0, magnitudes up to MAX_LEVEL.
+    """
+
+    num_params: int
+    step: float
+    offsets: tuple[int, int, int]
+    positions: NDArray[np.int32]
+    levels: NDArray[np.int32]
+
+
+def peak_of(delta: Vector) -> float:
+    """Largest magnitude in `delta` (n,); 0 when it is empty.
+
+    Raises:
+        CodecError: when an element is NaN or infinite.
+    """
+    peak = 0.0
+    for start in range(0, delta.size, _BLOCK):
+        block = delta[start : start + _BLOCK]
+        # Both propagate NaN, and np.maximum keeps it where Python's max() would lose it.
+        peak = float(np.maximum(peak, np.maximum(block.max(), -block.min())))
+    if not math.isfinite(peak):
+        bad = int(np.flatnonzero(~np.isfinite(delta))[0])
+        raise CodecError(
+            f"the delta is {delta[bad]} at parameter {bad}",
+            "training has diverged: lower the learning rate or clip the gradient; nothing is sent",
+        )
+    return peak
+
+
+def uniform(delta: Vector, peak: float, max_level: int) -> tuple[float, NDArray[np.int8]]:
+    """Rounds `delta` (n,) to the nearest of `2 * max_level + 1` levels; returns the step and (n,) int8."""
+    step = float(np.float32(peak / max_level))
+    inverse = np.float32(1 / step)
+    levels = np.empty(delta.size, np.int8)
+    for start in range(0, delta.size, _BLOCK):
+        stop = start + _BLOCK
+        rounded = np.rint(delta[start:stop] * inverse)
+        np.clip(rounded, -max_level, max_level, out=rounded)
+        levels[start:stop] = rounded
+    return step, levels
+
+
+def sparse_levels(step: float, levels: NDArray[np.int8]) -> Quantised:
+    """The same quantised vector with its non-zero levels listed; the offsets are zero."""
+    positions = np.flatnonzero(levels)
+    return Quantised(levels.size, step, (0, 0, 0), positions.astype(np.int32), levels[positions].astype(np.int32))
+
+
+def dead_zone(delta: Vector, peak: float, error_target: float) -> Quantised:
+    """Quantises `delta` (n,) with the largest step that keeps `||d - d'||^2 <= error_target * ||d||^2`.
+
+    Above 2,048 elements the step comes from a histogram and the error may exceed the target by a percent.
+    """
+    step = np.float32(_largest_step(delta, peak, error_target))
+    threshold = step * np.float32(_DEAD_ZONE * (1 - _ROUNDOFF))
+    found: list[NDArray[np.int32]] = []
+    for start in range(0, delta.size, _BLOCK):
+        above = np.flatnonzero(np.abs(delta[start : start + _BLOCK]) >= threshold)
+        found.append((above + start).astype(np.int32))
+    positions = np.concatenate(found)
+    values = delta[positions]
+    scaled: Vector = np.divide(np.abs(values), step, dtype=np.float32)
+    magnitudes = np.clip(scaled + np.float32(ROUNDING), 1, MAX_LEVEL).astype(np.int32)
+    offsets = _offsets(scaled, magnitudes)
+    levels = np.where(values < 0, -magnitudes, magnitudes)
+    return Quantised(delta.size, float(step), offsets, positions, levels)
+
+
+def _offsets(scaled: Vector, magnitudes: NDArray[np.int32]) -> tuple[int, int, int]:
+    classes = np.minimum(magnitudes, 3) - 1
+    counts = np.maximum(np.bincount(classes, minlength=3), 1)
+    means = np.bincount(classes, weights=scaled - magnitudes, minlength=3) / counts
+    first, second, third = (int(c) for c in np.clip(np.rint(means * OFFSET_SCALE), -127, 127))
+    return first, second, third
+
+
+def _magnitude_histogram(delta: Vector, peak: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Magnitudes that occur and how often: (b,), (b,). Exact when short, else by bins 0.2 % wide.
+
+    Every element counts: a subsample misses the few that hold most of a heavy-tailed delta's energy.
+    """
+    if delta.size <= _EXACT_BELOW:
+        magnitudes = np.abs(delta[delta != 0]).astype(np.float64)
+        return magnitudes, np.ones_like(magnitudes)
+    # The bits of positive floats are ordered as the floats are, and evenly spaced in each octave.
+    bits = delta.view(np.uint32)
+    lowest = np.float32(peak).view(np.uint32) - np.uint32(_HISTOGRAM_SPAN)
+    counts = np.zeros(_HISTOGRAM_BINS, np.int64)
+    for start in range(0, bits.size, _BLOCK):
+        above = np.maximum(bits[start : start + _BLOCK] & np.uint32(0x7FFFFFFF), lowest) - lowest
+        bins = (above >> np.uint32(_HISTOGRAM_SHIFT)).astype(np.intp)
+        counts += np.bincount(bins, minlength=_HISTOGRAM_BINS)
+    counts[0] = 0
+    occupied = np.flatnonzero(counts)
+    # Lower edges: a step for which a bin leaves the dead zone then frees everything that is in the bin.
+    edges = ((occupied << _HISTOGRAM_SHIFT) + int(lowest)).astype(np.uint32).view(np.float32)
+    return edges.astype(np.float64), counts[occupied].astype(np.float64)
+
+
+def _squared_error(magnitudes: NDArray[np.float64], counts: NDArray[np.float64], step: float) -> float:
+    """Squared error in units of step^2 after quantising with `step` and its best offsets."""
+    scaled = magnitudes / step
+    levels = np.floor(scaled + ROUNDING)
+    rest = scaled - levels
+    weighted = counts * rest
+    classes = np.minimum(levels, 3).astype(np.intp)
+    sums = np.bincount(classes, weights=weighted, minlength=4)[1:]
+    members = np.bincount(classes, weights=counts, minlength=4)[1:]
+    gained = float((sums**2 / np.maximum(members, 1)).sum())
+    return float(weighted @ rest) - gained
+
+
+def _largest_step(delta: Vector, peak: float, error_target: float) -> float:
+    """Bisection in the logarithm of the step; its lower end always meets the target."""
+    magnitudes, counts = _magnitude_histogram(delta, peak)
+    energy = float(counts @ magnitudes**2)
+    low, high = peak * _SMALLEST_STEP_OF_PEAK, min(peak / _DEAD_ZONE, MAX_STEP)
+    for _ in range(_SEARCH_STEPS):
+        step = math.sqrt(low * high)
+        met = _squared_error(magnitudes, counts, step) * step * step <= error_target * energy
+        low, high = (step, high) if met else (low, step)
+    return low

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fieldfold.codec import Profile, decode, encode
+from fieldfold.codec.quantise import dead_zone, peak_of
+from fieldfold.params import Vector, as_vector
+
+
+def heavy_tailed(size: int, seed: int = 0) -> Vector:
+    """Layers of unlike scales, heavy tails in each, as real deltas have (kurtosis 28 to 733)."""
+    rng = np.random.default_rng(seed)
+    scales = np.repeat(np.exp(rng.normal(0, 0.7, -(-size // 100))), 100)[:size]
+    return as_vector(rng.standard_t(4, size) * scales * 1e-3)
+
+
+def bits_a_parameter(delta: Vector, profile: str | Profile) -> float:
+    return 8 * len(encode(delta, profile)) / delta.size
+
+
+@pytest.mark.parametrize(
+    ("profile", "at_most"),
+    [("lossless", 29), ("float16", 16), ("int8", 5), ("int4", 1.2), ("balanced", 0.35), ("frugal", 0.05)],
+)
+def test_what_each_profile_costs(profile: str, at_most: float) -> None:
+    assert bits_a_parameter(heavy_tailed(100_000), profile) < at_most
+
+
+@pytest.mark.parametrize(("profile", "at_most_bytes"), [("balanced", 75), ("frugal", 30)])
+def test_a_model_of_500_parameters_pays_no_tens_of_bytes_for_headers(profile: str, at_most_bytes: int) -> None:
+    assert len(encode(heavy_tailed(500), profile)) <= at_most_bytes
+
+
+@pytest.mark.parametrize("profile", ["balanced", "frugal", "int8", "int4"])
+def test_a_single_outlier_costs_a_few_bytes(profile: str) -> None:
+    delta = np.full(100_000, 1e-9, np.float32)
+    delta[70_000] = -3.0
+    payload = encode(delta, profile)
+    assert len(payload) < 60
+    assert decode(payload, delta.size)[70_000] == pytest.approx(-3.0, rel=0.01)
+
+
+def order_zero_entropy_bits(symbols: np.ndarray) -> float:
+    counts = np.unique(symbols, return_counts=True)[1]
+    return float((counts * np.log2(counts.sum() / counts)).sum())
+
+
+@pytest.mark.parametrize("target", [0.01, 0.1, 0.5])
+@pytest.mark.parametrize("gaussian", [False, True])
+def test_payloads_are_near_the_entropy_of_their_levels(target: float, gaussian: bool) -> None:  # noqa: FBT001
+    size = 200_000
+    delta = as_vector(np.random.default_rng(1).normal(size=size)) if gaussian else heavy_tailed(size)
+    quantised = dead_zone(delta, peak_of(delta), target)
+    levels = np.zeros(size, np.int32)
+    levels[quantised.positions] = quantised.levels
+    payload = encode(delta, Profile("under test", "dead_zone", error_target=target))
+    assert 8 * len(payload) < 1.12 * order_zero_entropy_bits(levels)
+
+
+def test_a_layout_is_chosen_by_size() -> None:
+    gaussian = as_vector(np.random.default_rng(2).normal(size=20_000))
+    targets = (0.85, 0.5, 0.01)
+    layouts = [encode(gaussian, Profile("t", "dead_zone", error_target=target))[0] & 15 for target in targets]
+    assert layouts == [6, 5, 4]
