@@ -113,7 +113,7 @@ class Link(Protocol):
         """Whether a message could be sent now."""
 
     def subscribe(self, topic_filter: str) -> None:
-        """Subscribes with QoS 1, now and again after each connect. Retained messages arrive at the first time only."""
+        """Subscribes with QoS 1, now and again after each connect. Retained messages arrive the first time only."""
 
     def unsubscribe(self, topic_filter: str) -> None:
         """Undoes `subscribe`."""
