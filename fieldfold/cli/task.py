@@ -1,0 +1,162 @@
+"""`fieldfold task`: from a task file to a bundle, and what is in it."""
+
+# ruff: noqa: PLC0415 -- each command imports what it needs and no more
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from fieldfold.errors import CompileError
+
+if TYPE_CHECKING:
+    from fieldfold.task.bundle import Bundle
+    from fieldfold.task.runtime import Runtime
+
+_PACKAGES = ("torch", "onnx", "onnxscript")
+_TIMED_S = 1.0
+_WARM_UP_STEPS = 20
+
+_FILE = click.Path(path_type=Path)
+
+
+@click.group()
+def task() -> None:
+    """Compile what the fleet learns, and look into it."""
+
+
+@task.command()
+@click.argument("file", type=_FILE)
+@click.option("-o", "--output", type=_FILE, required=True, help="Where to write the bundle.")
+def build(file: Path, output: Path) -> None:
+    """Compile the TASK of a Python FILE into a bundle, and check that it trains as torch does."""
+    try:
+        from fieldfold.task.compile.build import build_file
+    except ModuleNotFoundError as error:
+        if error.name not in _PACKAGES:
+            raise
+        raise CompileError(
+            f"the package {error.name} is not installed", "install fieldfold[build] where bundles are compiled"
+        ) from error
+    if not output.absolute().parent.is_dir():
+        raise CompileError(f"cannot write {output}: there is no such folder", "make the folder first")
+    start = time.monotonic()
+    bundle = build_file(file, lambda line: click.echo(line, err=True))
+    written = output.with_name(output.name + ".part")
+    try:
+        written.write_bytes(bundle.data)
+        written.replace(output)
+    except OSError as error:
+        raise CompileError(
+            f"cannot write {output}: {error.strerror}", "check the folder and its permissions"
+        ) from error
+    seconds = time.monotonic() - start
+    click.echo(f"{output}: {len(bundle.data)} bytes, digest {bundle.digest[:12]}, {seconds:.1f} s", err=True)
+
+
+@task.command()
+@click.argument("file", type=_FILE)
+@click.option("--json", "as_json", is_flag=True, help="The manifest as JSON, with digest and size.")
+def inspect(file: Path, *, as_json: bool) -> None:
+    """Show what a bundle FILE holds, after checking all of it."""
+    from fieldfold.task.bundle import Bundle
+
+    bundle = Bundle.read(file)
+    if as_json:
+        head: dict[str, Any] = {"digest": bundle.digest, "size_bytes": len(bundle.data)}
+        whole = msgspec.json.encode(head | msgspec.to_builtins(bundle.manifest))
+        click.echo(msgspec.json.format(whole, indent=2).decode())
+        return
+    for label, value in _summary(bundle):
+        click.echo(f"{label:<15}{value}")
+
+
+@task.command()
+@click.argument("file", type=_FILE)
+def check(file: Path) -> None:
+    """Repeat the self-check of a bundle FILE on this machine, and measure its speed."""
+    from fieldfold.task.bundle import Bundle
+    from fieldfold.task.opening import open_runtime
+
+    bundle = Bundle.read(file)
+    runtime = open_runtime(bundle)
+    runtime.self_check()
+    steps_per_s = _speed(bundle, runtime)
+    unit_bytes = 1 if sys.platform == "darwin" else 1024
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit_bytes / 1e6
+    click.echo(
+        f"self-check passed with the runtime {runtime.name}: {len(bundle.manifest.self_check.losses)} losses agree"
+    )
+    click.echo(
+        f"{steps_per_s:.0f} steps/s with batches of {bundle.manifest.batch_size}, peak memory {peak_mb:.0f} MB"
+    )
+
+
+def _speed(bundle: Bundle, runtime: Runtime) -> float:
+    """Steps a second, on the self-check's rows repeated to a whole batch."""
+    import numpy as np
+
+    from fieldfold.task.self_check import read_batch
+
+    manifest = bundle.manifest
+    rows = np.arange(manifest.batch_size) % manifest.self_check.batch_size
+    batch = {name: array[rows] for name, array in read_batch(bundle).items()}
+    rate = manifest.learning_rate.initial
+    runtime.begin(bundle.initial_parameters())
+    steps, start = -_WARM_UP_STEPS, time.perf_counter()
+    while steps <= 0 or time.perf_counter() - start < _TIMED_S:
+        if steps == 0:
+            start = time.perf_counter()
+        runtime.step(
+            batch, learning_rate=rate, seed=max(steps, 0), proximal=manifest.proximal, clip_norm=manifest.clip_norm
+        )
+        steps += 1
+    return steps / (time.perf_counter() - start)
+
+
+def _summary(bundle: Bundle) -> list[tuple[str, str]]:
+    manifest = bundle.manifest
+    layout, optimizer, data = manifest.layout, manifest.optimizer, manifest.data
+    names = [f"{feature.name} [{feature.unit}]" if feature.unit else feature.name for feature in data.features]
+    settings = {name: value for name, value in _settings(optimizer).items() if value}
+    chosen = ", ".join([optimizer.name, *(f"{name} {value:g}" for name, value in settings.items())])
+    lines = [
+        ("task", f"{manifest.name} ({manifest.kind})"),
+        ("description", " ".join(manifest.description.split()) or "-"),
+        ("digest", bundle.digest),
+        (
+            "parameters",
+            f"{layout.num_trained} trained, {layout.num_params - layout.num_trained} in buffers",
+        ),
+        ("features", f"{len(names)}: {', '.join(names)}"),
+        ("windows", f"{data.window} rows, stride {data.stride}, normalisation {data.normalisation}"),
+        ("target", _target(bundle)),
+        ("metrics", ", ".join(f"{m.name} [{m.unit}]" if m.unit else m.name for m in manifest.metrics)),
+        ("optimizer", f"{chosen}, learning rate {manifest.learning_rate.initial:g}"),
+        (
+            "an update",
+            f"{manifest.local_steps} steps of {manifest.batch_size} examples",
+        ),
+        ("proximal", f"{manifest.proximal:g}, clip norm {manifest.clip_norm:g}"),
+        ("made with", manifest.producer),
+        ("size", f"{len(bundle.data)} bytes"),
+    ]
+    lines += [("", f"{s.name}: {s.size_bytes} bytes, {s.compressed_bytes} compressed") for s in manifest.sections]
+    return lines
+
+
+def _settings(optimizer: Any) -> dict[str, float]:
+    names = ("momentum",) if optimizer.name == "sgd" else ("beta1", "beta2", "epsilon")
+    return {name.replace("_", " "): getattr(optimizer, name) for name in (*names, "weight_decay")}
+
+
+def _target(bundle: Bundle) -> str:
+    target = msgspec.to_builtins(bundle.manifest.data.target)
+    kind = target.pop("kind").replace("_", " ")
+    return ", ".join([kind, *(f"{name} {value}" for name, value in target.items() if value)])

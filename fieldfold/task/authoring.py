@@ -1,0 +1,124 @@
+"""What a data scientist imports in a task file.
+
+A task file is ordinary Python that assigns `TASK`:
+
+    import torch
+    from fieldfold.task.authoring import *
+
+    TASK = Task(
+        name="bearing-wear",
+        model=torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64 * 2, 1)),
+        loss=mean_squared_error,
+        metrics=[rmse(scale=1000, unit="hours")],
+        data=DataSchema(features=features("vibration", "heat"), window=64, target=ColumnTarget("life", scale=1000)),
+        optimizer=adam(),
+        learning_rate=1e-3,
+    )
+
+`fieldfold task build FILE.py -o NAME.bundle` compiles it. The model is called with float32 windows of shape
+`(batch, window, features)`; the target is float32 `(batch, 1)` for regression and int64 `(batch,)` class indices for
+classification. Dropout, `torch.rand_like` and `torch.randn_like` may be used in the forward pass: they become seeded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from fieldfold.sensors.schema import ColumnTarget, DataSchema, Feature, RemainingLifeTarget
+from fieldfold.task.manifest import LearningRate, Metric, Optimizer
+from fieldfold.task.objectives import (
+    Measure,
+    PerExample,
+    accuracy,
+    cross_entropy,
+    mae,
+    mean_absolute_error,
+    mean_squared_error,
+    rmse,
+)
+
+__all__ = [
+    "ColumnTarget",
+    "DataSchema",
+    "Feature",
+    "LearningRate",
+    "Measure",
+    "Metric",
+    "RemainingLifeTarget",
+    "Task",
+    "accuracy",
+    "adam",
+    "cross_entropy",
+    "features",
+    "mae",
+    "mean_absolute_error",
+    "mean_squared_error",
+    "rmse",
+    "sgd",
+]
+
+
+def features(*names: str, unit: str = "") -> tuple[Feature, ...]:
+    """Input channels by name, in the order of the model's last input dimension."""
+    return tuple(Feature(name, unit) for name in names)
+
+
+def adam(*, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8, weight_decay: float = 0.0) -> Optimizer:
+    """Adam with decoupled weight decay (AdamW; Loshchilov and Hutter, 2019), of weights and not of biases."""
+    return Optimizer("adam", beta1=beta1, beta2=beta2, epsilon=epsilon, weight_decay=weight_decay)
+
+
+def sgd(*, momentum: float = 0.0, weight_decay: float = 0.0) -> Optimizer:
+    """Gradient descent with momentum `v <- momentum v + gradient` and decoupled weight decay, as `adam` has it."""
+    return Optimizer("sgd", momentum=momentum, weight_decay=weight_decay)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A model and everything that is needed to train it on a gateway.
+
+    Attributes:
+        name: lower case, as it appears in topics and on screens.
+        model: the network, or a class or function that makes it.
+        loss: `(output, target)` -> one value an example, shape `(batch,)`; training minimises their mean.
+        metrics: the first one decides whether a model is better than another.
+        data: features, windows and target.
+        learning_rate: a number, or a `LearningRate` that falls with the model version.
+        batch_size: examples a step; at least 2.
+        local_steps: optimizer steps an update.
+        proximal: strength mu of FedProx's mu/2 ||w - w_global||^2; 0 is off.
+        clip_norm: gradients are clipped to this global norm; 0 is off.
+        seed: of the first parameters, and of the data that the build checks the graphs with.
+    """
+
+    name: str
+    model: nn.Module | Callable[[], nn.Module]
+    loss: PerExample
+    metrics: Sequence[Measure]
+    data: DataSchema
+    optimizer: Optimizer
+    learning_rate: float | LearningRate
+    description: str = ""
+    batch_size: int = 64
+    local_steps: int = 20
+    proximal: float = 0.0
+    clip_norm: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuses what no compiler stage would name as well.
+
+        Raises:
+            TypeError: when a field holds another kind of thing.
+            ValueError: when a batch is too small to train on.
+        """
+        for field, kind in (("data", DataSchema), ("optimizer", Optimizer), ("name", str)):
+            if not isinstance(getattr(self, field), kind):
+                raise TypeError(f"{field} must be a {kind.__name__}, not {getattr(self, field)!r}"[:200])
+        if not self.metrics or not all(isinstance(measure, Measure) for measure in self.metrics):
+            raise TypeError("metrics must be a list of at least one Measure, such as rmse() or accuracy()")
+        if self.batch_size < 2:
+            raise ValueError(f"batch_size is {self.batch_size}, it must be at least 2")

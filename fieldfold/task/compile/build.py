@@ -1,0 +1,198 @@
+"""Task in, bundle out."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+import fieldfold
+from fieldfold.errors import BundleError, CompileError, FieldfoldError
+from fieldfold.task import signature
+from fieldfold.task.authoring import Task
+from fieldfold.task.bundle import Bundle, pack
+from fieldfold.task.compile.export import Example, export_graph, unseeded
+from fieldfold.task.compile.model import PreparedModel, prepare_model
+from fieldfold.task.compile.parity import STEPS, check_parity
+from fieldfold.task.compile.randomness import UnseededError
+from fieldfold.task.compile.reference import ReferenceRun
+from fieldfold.task.compile.samples import Arrays
+from fieldfold.task.compile.step import TaskFunctions
+from fieldfold.task.compile.task_file import load_task
+from fieldfold.task.manifest import LearningRate, Manifest, SectionName, SelfCheck
+from fieldfold.task.self_check import SEED, rounded, write_batch
+
+SELF_CHECK_STEPS = 5
+SELF_CHECK_ROWS = 8
+TRACE_ROWS = 4
+
+_FLOAT32_MAX = 3.4e38
+
+Progress = Callable[[str], None]
+
+
+def build_file(path: Path, progress: Progress) -> Bundle:
+    """Runs a task file and compiles its `TASK`.
+
+    Raises:
+        CompileError: when that cannot be done; the reason begins with the path.
+    """
+    progress(f"reading {path.name}")
+    task = load_task(path)
+    try:
+        return compile_task(task, progress)
+    except CompileError as error:
+        raise CompileError(f"{path}: {error.reason}", error.hint) from error
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums in one order, whatever the machine; and faster for models of a gateway's size."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@_one_thread()
+def compile_task(task: Task, progress: Progress) -> Bundle:
+    """Traces, checks and packs a task; `progress` is told of each stage in a few words.
+
+    Raises:
+        CompileError: when the task is not sound, cannot be exported, or fails the parity gate.
+    """
+    arrays = Arrays.of(task.data)
+    prepared = prepare_model(task)
+    check_batch = arrays.sample(min(task.batch_size, SELF_CHECK_ROWS), task.seed)
+    progress("running the model in float64 torch")
+    self_check = _self_check(task, ReferenceRun(task, prepared, arrays), check_batch)
+    manifest = _checked(_manifest(task, prepared, arrays, self_check))
+    sections: dict[SectionName, bytes] = {
+        "parameters": prepared.vector().astype("<f4").tobytes(),
+        "self_check": write_batch(manifest, check_batch),
+    }
+    for name, function, examples, outputs in _graphs(task, prepared, arrays):
+        progress(f"exporting {name}")
+        sections[name] = export_graph(name, function, examples, outputs)
+    try:
+        bundle = Bundle.from_bytes(pack(manifest, sections))
+    except BundleError as error:
+        raise CompileError(f"task {task.name}: {error.reason}", error.hint) from error
+    progress(f"comparing {STEPS} steps with float64 torch")
+    for parity in check_parity(task, arrays, bundle, lambda dtype: ReferenceRun(task, prepared, arrays, dtype)):
+        progress(f"batches of {parity.rows}: parameters within {parity.error:.1e}")
+        if parity.loose:
+            progress(f"  not counted, float32 does not determine them: {', '.join(parity.loose)}")
+    return bundle
+
+
+class _Graph(NamedTuple):
+    name: SectionName
+    function: Callable[..., tuple[Tensor, ...]]
+    examples: list[Example]
+    outputs: Sequence[str]
+
+
+def _graphs(task: Task, prepared: PreparedModel, arrays: Arrays) -> list[_Graph]:
+    functions = TaskFunctions(task, prepared, len(arrays.inputs), len(arrays.targets))
+    layout = prepared.layout
+    tensors = prepared.tensors()
+    shapes = signature.optimizer_shapes(task.optimizer, layout)
+    inputs, targets = arrays.tensors(arrays.sample(TRACE_ROWS, task.seed))
+    values = [
+        Example(p.name, t, False) for p, t in zip(signature.tensor_ports(layout), tensors.values(), strict=True)
+    ]
+    state = [
+        Example(port.name, torch.zeros(shape), False)
+        for port, shape in zip(signature.optimizer_ports(shapes), shapes, strict=True)
+    ]
+    # tensors of their own: the tracer takes one tensor under two names for one input
+    anchors = [
+        Example(port.name, tensors[port.name.removeprefix("g.")].clone(), False)
+        for port in signature.anchor_ports(layout)
+    ]
+    x = [Example(port.name, t, True) for port, t in zip(signature.batch_ports(arrays.inputs), inputs, strict=True)]
+    y = [Example(port.name, t, True) for port, t in zip(signature.batch_ports(arrays.targets), targets, strict=True)]
+    scalars = [
+        Example(port.name, torch.ones((), dtype=getattr(torch, port.dtype)), False) for port in signature.SCALARS
+    ]
+    columns = [signature.LOSS, *(f"metric.{index}" for index in range(len(task.metrics)))]
+    return [
+        _Graph(
+            "train.onnx", functions.train, [*values, *state, *anchors, *x, *y, *scalars], functions.train_outputs()
+        ),
+        _Graph("evaluate.onnx", functions.evaluate, [*values, *x, *y], columns),
+        _Graph("predict.onnx", functions.predict, [*values, *x], [signature.OUTPUT]),
+    ]
+
+
+def _self_check(task: Task, run: ReferenceRun, batch: dict[str, NDArray[Any]]) -> SelfCheck:
+    """Losses from float64 torch: what every correct runtime comes near."""
+    rate = _learning_rate(task).initial
+    try:
+        losses = [
+            run.step(batch, learning_rate=rate, seed=SEED + index, proximal=task.proximal, clip_norm=task.clip_norm)
+            for index in range(SELF_CHECK_STEPS)
+        ]
+        evaluation_loss = run.evaluate(batch)[0]
+    except FieldfoldError:
+        raise
+    except UnseededError as error:
+        raise unseeded(error) from error
+    except Exception as error:
+        raise CompileError(
+            f"task {task.name}: one training step in torch fails: {type(error).__name__}: {error}",
+            f"the model is called with {', '.join(f'{k} of shape {v.shape}' for k, v in batch.items())}",
+        ) from error
+    if not max(map(abs, (*losses, evaluation_loss))) < _FLOAT32_MAX:
+        raise CompileError(
+            f"task {task.name}: the loss is not finite within {SELF_CHECK_STEPS} steps on standard normal inputs",
+            "lower the learning rate, or set clip_norm",
+        )
+    return SelfCheck(rounded(losses), rounded([evaluation_loss])[0], rate, len(next(iter(batch.values()))))
+
+
+def _manifest(task: Task, prepared: PreparedModel, arrays: Arrays, self_check: SelfCheck) -> Manifest:
+    return Manifest(
+        format=1,
+        name=task.name,
+        description=task.description.strip(),
+        kind="classification" if arrays.num_classes else "regression",
+        data=task.data,
+        layout=prepared.layout,
+        optimizer_state=signature.optimizer_shapes(task.optimizer, prepared.layout),
+        inputs=arrays.inputs,
+        targets=arrays.targets,
+        metrics=tuple(measure.metric for measure in task.metrics),
+        optimizer=task.optimizer,
+        learning_rate=_learning_rate(task),
+        batch_size=task.batch_size,
+        local_steps=task.local_steps,
+        proximal=task.proximal,
+        clip_norm=task.clip_norm,
+        self_check=self_check,
+        sections=(),
+        producer=f"fieldfold {fieldfold.__version__}, torch {torch.__version__}, onnx {onnx.__version__}",
+    )
+
+
+def _checked(manifest: Manifest) -> Manifest:
+    """Refuses what a reader of the bundle would refuse, before the slow part."""
+    try:
+        return msgspec.json.decode(msgspec.json.encode(manifest), type=Manifest)
+    except msgspec.MsgspecError as error:
+        raise CompileError(f"task {manifest.name}: {error}", "change that field of the Task") from error
+
+
+def _learning_rate(task: Task) -> LearningRate:
+    given = task.learning_rate
+    return given if isinstance(given, LearningRate) else LearningRate(float(given))

@@ -1,0 +1,150 @@
+"""The gate: a bundle that does not train as torch does is never written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fieldfold.errors import CompileError
+from fieldfold.params import Layout
+from fieldfold.task.authoring import Task
+from fieldfold.task.bundle import Bundle
+from fieldfold.task.compile.reference import ReferenceRun
+from fieldfold.task.compile.samples import Arrays
+from fieldfold.task.onnx_runtime import OnnxRuntime
+
+STEPS = 20
+TOLERANCE = 1e-5
+"""Of the parameters after STEPS steps: distance over the norm of the float64 parameters."""
+VALUE_TOLERANCE = 1e-4
+"""Of losses, metrics and outputs, relative to the largest."""
+MAX_ROWS = 64
+
+FLOAT32_LIMIT = 1e-2
+"""The same for tensors that torch's own float32 run cannot hold to TOLERANCE."""
+
+_SHARE = 4  # float32 may use a quarter of the tolerance; beyond it, four times its distance is the measure
+_HINT = "lower the learning rate if training diverges there, and keep all state of the model in buffers"
+
+MakeReference = Callable[[torch.dtype], ReferenceRun]
+
+
+class Parity(NamedTuple):
+    """What the gate measured on one batch size, for the author.
+
+    Attributes:
+        error: distance of the parameters over their norm.
+        loose: tensors not in it: torch's own float32 run strays from float64 in them, and the graph no farther.
+    """
+
+    rows: int
+    error: float
+    loose: tuple[str, ...]
+
+
+class _Trial(NamedTuple):
+    rows: int
+    proximal: float
+    clip_norm: float
+
+
+def check_parity(task: Task, arrays: Arrays, bundle: Bundle, reference: MakeReference) -> list[Parity]:
+    """Trains bundle and float64 torch side by side on two batch sizes, then evaluates and predicts with both.
+
+    Where float32 does not determine a tensor, which torch's own float32 run shows, the graph is measured by that run:
+    above all at the bias before a BatchNorm under Adam, whose gradient is nothing but rounding.
+
+    Raises:
+        CompileError: when they differ by more than the tolerances.
+    """
+    manifest = bundle.manifest
+    full = min(max(task.batch_size, 3), MAX_ROWS)
+    # a second size, with everything switched on that the task leaves off
+    trials = (
+        _Trial(full, manifest.proximal, manifest.clip_norm),
+        _Trial(full // 2 + 1, manifest.proximal or 0.1, manifest.clip_norm or 1.0),
+    )
+    measured = []
+    for trial in trials:
+        runtime, wide, narrow = OnnxRuntime(bundle), reference(torch.float64), reference(torch.float32)
+        runtime.begin(bundle.initial_parameters())
+        for index in range(STEPS):
+            batch = arrays.sample(trial.rows, task.seed + index)
+            options = {
+                "learning_rate": manifest.learning_rate.initial,
+                "proximal": trial.proximal,
+                "clip_norm": trial.clip_norm,
+            }
+            found = runtime.step(batch, seed=task.seed + index, **options)
+            expected = wide.step(batch, seed=task.seed + index, **options)
+            narrow.step(batch, seed=task.seed + index, **options)
+            _compare_values(f"the loss of step {index + 1} with {trial.rows} rows", [found], [expected])
+        measured.append(_compare_parameters(trial.rows, bundle, runtime, wide, narrow))
+        _compare_inference(runtime, wide, arrays.sample(manifest.batch_size + 1, task.seed))
+    return measured
+
+
+def _compare_parameters(
+    rows: int, bundle: Bundle, runtime: OnnxRuntime, wide: ReferenceRun, narrow: ReferenceRun
+) -> Parity:
+    layout, expected = bundle.manifest.layout, wide.vector()
+    length = max(float(np.linalg.norm(expected)), 1e-30)
+    torch_float32 = _distances(layout, narrow.vector() - expected, length)
+    found = _distances(layout, runtime.parameters() - expected, length)
+    loose = tuple(name for name, distance in torch_float32.items() if not distance * _SHARE <= TOLERANCE)
+    strict = tuple(name for name in found if name not in loose)
+    for names, limit in (
+        (strict, TOLERANCE),
+        (loose, min(FLOAT32_LIMIT, _SHARE * _joint(torch_float32, loose))),
+    ):
+        error = _joint(found, names)
+        if not error <= limit:
+            raise CompileError(
+                f"after {STEPS} steps with {rows} rows the graph's parameters are {error:.1e} from float64 torch's "
+                f"({limit:.0e} is allowed), most of all {max(names, key=lambda name: found[name])}",
+                _HINT,
+            )
+    return Parity(rows, _joint(found, strict), loose)
+
+
+def _joint(distances: dict[str, float], names: Sequence[str]) -> float:
+    return math.sqrt(sum(distances[name] ** 2 for name in names))
+
+
+def _distances(layout: Layout, difference: NDArray[np.float64], length: float) -> dict[str, float]:
+    return {
+        name: float(np.linalg.norm(difference[start:stop])) / length for name, (start, stop) in layout.offsets.items()
+    }
+
+
+def _compare_inference(runtime: OnnxRuntime, run: ReferenceRun, batch: dict[str, NDArray[Any]]) -> None:
+    """All rows, of which the last is a batch of its own, and one row alone."""
+    parameters = runtime.parameters()
+    run.load(parameters)
+    evaluation = runtime.evaluate(parameters, batch)
+    expected = run.evaluate(batch)
+    _compare_values("the evaluation loss", [evaluation.loss], expected[:1])
+    for (name, found), mean, measure in zip(evaluation.metrics.items(), expected[1:], run.metrics, strict=True):
+        _compare_values(f"the metric {name}", [found], [measure.metric.value(mean)])
+    one = {name: array[:1] for name, array in batch.items()}
+    for rows in (batch, one):
+        predicted = runtime.predict(parameters, rows)
+        target = run.predict(rows)
+        if predicted.shape != target.shape:
+            raise CompileError(f"the predict graph gives shape {predicted.shape}, torch {target.shape}")
+        _compare_values(f"the output for {len(target)} rows", predicted.reshape(-1), target.reshape(-1))
+
+
+def _compare_values(what: str, found: Any, expected: Any) -> None:
+    found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
+    if not np.isfinite(expected).all():
+        raise CompileError(f"{what} is not finite in torch", "lower the learning rate, or set clip_norm")
+    difference = float(np.abs(found - expected).max(initial=0.0))
+    limit = VALUE_TOLERANCE * max(float(np.abs(expected).max(initial=0.0)), 1e-3)
+    if not difference <= limit or math.isnan(difference):
+        raise CompileError(f"{what} differs from float64 torch by {difference:.1e}", _HINT)
