@@ -1,0 +1,111 @@
+"""`fieldfold broker`: set up a broker, start it, see who may connect."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import click
+
+from broker_config.embedded import DEFAULT_PORT as EMBEDDED_PORT
+from broker_config.embedded import WARNING, run_embedded
+from broker_config.folder import BrokerFolder, existing_folder
+from broker_config.mosquitto import command_line, find_mosquitto, listeners
+from broker_config.ports import require_free
+from fieldfold.errors import ConfigError
+
+RENEW_WITHIN = timedelta(days=60)
+
+_FOLDER = click.Path(path_type=Path)
+_PORT = click.IntRange(1, 65535)
+
+
+@click.group()
+def broker() -> None:
+    """Set up a broker with certificates and access rules, and start it."""
+
+
+@broker.command()
+@click.argument("folder", metavar="DIR", type=_FOLDER)
+@click.option("--host", "hosts", multiple=True, metavar="NAME_OR_IP", help="How gateways reach the broker.")
+@click.option("--port", type=_PORT, help="Where it listens.  [default: 8883]")
+@click.option("--node", "nodes", multiple=True, metavar="NAME", help="A gateway that gets an identity.")
+def init(folder: Path, hosts: tuple[str, ...], port: int | None, nodes: tuple[str, ...]) -> None:
+    """Write certificates, mosquitto.conf and access rules into DIR.
+
+    Say it again with more --node or --host whenever you like: what is there is kept, keys above all.
+    Without --host the broker can be reached from this machine only.
+    """
+    # Imported here: only this command needs cryptography, a gateway's environment does without.
+    from broker_config.initialise import initialise  # noqa: PLC0415
+
+    for step in initialise(folder, hosts=hosts, port=port, nodes=nodes):
+        click.echo(f"{_below(folder, step.path)}  {step.outcome}")
+    click.echo(f"\nNext: fieldfold broker run {shlex.quote(str(folder))}")
+
+
+@broker.command()
+@click.argument("folder", metavar="DIR", type=_FOLDER, required=False)
+@click.option("--embedded", is_flag=True, help="Start the embedded broker, though Mosquitto may be there.")
+@click.option("--port", type=_PORT, help=f"Embedded: the port of MQTT 5.  [default: {EMBEDDED_PORT}]")
+@click.option("--port-v311", type=_PORT, help="Embedded: the port of MQTT 3.1.1.  [default: the one after]")
+def run(folder: Path | None, port: int | None, port_v311: int | None, *, embedded: bool) -> None:
+    """Start the broker of DIR in the foreground: Mosquitto where it is installed, else the embedded one."""
+    if not embedded:
+        if folder is None:
+            raise click.UsageError("name the folder that `fieldfold broker init` wrote, or use --embedded")
+        _exec_mosquitto(existing_folder(folder), port or port_v311)
+        click.echo("Mosquitto is not installed here (apt install mosquitto).", err=True)
+    click.echo(WARNING, err=True)
+    first = port or EMBEDDED_PORT
+    run_embedded(first, port_v311 or first + 1, click.echo)
+
+
+def _exec_mosquitto(folder: BrokerFolder, port: int | None) -> None:
+    """Becomes Mosquitto; returns only when there is none."""
+    program = find_mosquitto()
+    if program is None:
+        return
+    if port is not None:
+        raise ConfigError(
+            "--port is for the embedded broker", f"fieldfold broker init {folder.root} --port {port} moves Mosquitto"
+        )
+    remedy = f"stop it, or choose another port: fieldfold broker init {folder.root} --port N"
+    command = command_line(program, folder)
+    for listener in listeners(folder.configuration.read_text(encoding="utf-8")):
+        require_free(listener.port, listener.address, remedy)
+        click.echo(f"{program}: port {listener.port} on {listener.address or 'every address'}")
+    sys.stdout.flush()
+    os.execv(program, command)  # noqa: S606 - our own argument list, no shell
+
+
+@broker.command("list")
+@click.argument("folder", metavar="DIR", type=_FOLDER)
+def list_identities(folder: Path) -> None:
+    """Show who may connect, and until when each certificate is good."""
+    from broker_config.certificates import read_certificate  # noqa: PLC0415 - see init
+
+    found = existing_folder(folder)
+    certificates = {
+        "(authority)": found.ca_certificate,
+        "(broker)": found.server_certificate,
+        **{name: found.identity(name).certificate for name in found.identity_names()},
+    }
+    width = max(map(len, certificates))
+    for name, path in certificates.items():
+        expires = read_certificate(path).not_valid_after_utc
+        click.echo(f"{name:<{width}}  {expires:%Y-%m-%d}  {_remaining(expires)}")
+
+
+def _remaining(expires: datetime) -> str:
+    remaining = expires - datetime.now(UTC)
+    if remaining <= timedelta(0):
+        return "EXPIRED"
+    return f"{remaining.days} days left" + (", renew soon" if remaining < RENEW_WITHIN else "")
+
+
+def _below(folder: Path, path: Path) -> str:
+    return str(folder / path.relative_to(folder.absolute()))

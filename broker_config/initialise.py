@@ -1,0 +1,159 @@
+"""`fieldfold broker init`: makes sure that a broker's folder holds all it should, and overwrites no key, ever."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from broker_config.certificates import (
+    ALWAYS_NAMED,
+    KeyPair,
+    check_host,
+    issue_identity,
+    issue_server,
+    new_authority,
+    read_certificate,
+    read_key_pair,
+    server_hosts,
+)
+from broker_config.folder import (
+    PRIVATE_FILE,
+    PRIVATE_FOLDER,
+    PUBLIC_FILE,
+    BrokerFolder,
+    new_folder,
+    opened_for_writing,
+    replace_file,
+    write_new,
+)
+from broker_config.mosquitto import ACL, Listener, configuration, listeners, with_listener
+from fieldfold.errors import ConfigError
+from fieldfold.wire.topics import check_node_name
+
+DEFAULT_PORT = 8883
+STANDING_IDENTITIES = ("aggregator", "observer")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that `init` looked after."""
+
+    path: Path
+    outcome: str
+
+
+def initialise(
+    root: Path, *, hosts: Sequence[str] = (), port: int | None = None, nodes: Sequence[str] = ()
+) -> list[Step]:
+    """Writes what `root` lacks: authority, server certificate, identities, mosquitto.conf, ACL, data folder.
+
+    Args:
+        root: made when it does not exist.
+        hosts: names and addresses by which gateways reach the broker, besides localhost. The first one given
+            opens the listener to the network; without any it is bound to 127.0.0.1.
+        port: of the listener; when None 8883, or what it was.
+        nodes: who else gets an identity.
+
+    Returns:
+        what was written or left alone, in the order in which it lies in the folder.
+
+    Raises:
+        ConfigError: a name that is not allowed, a folder that holds other things, files that are damaged.
+    """
+    hosts = [check_host(host) for host in hosts]
+    nodes = [check_node_name(node) for node in nodes]
+    now = datetime.now(UTC)
+    with opened_for_writing(root) as folder:
+        authority, steps = _authority(folder, now)
+        steps.append(_server(folder, authority, hosts, now))
+        steps.extend(_identity(folder, authority, name, now) for name in _unique((*STANDING_IDENTITIES, *nodes)))
+        steps.append(_configuration(folder, hosts, port))
+        steps.append(_acl(folder))
+        folder.data.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
+    return steps
+
+
+def _authority(folder: BrokerFolder, now: datetime) -> tuple[KeyPair, list[Step]]:
+    path = folder.ca_key.parent
+    if path.exists():
+        return read_key_pair(folder.ca_certificate, folder.ca_key), [Step(path, "kept")]
+    authority = new_authority(now)
+    _write_key_pair(path, "ca", authority)
+    return authority, [Step(path, "written; whoever has ca.key can let anybody in, so it stays here")]
+
+
+def _server(folder: BrokerFolder, authority: KeyPair, hosts: Sequence[str], now: datetime) -> Step:
+    path = folder.server_key.parent
+    if not path.exists():
+        named = _unique((*hosts, *ALWAYS_NAMED))
+        _write_key_pair(path, "server", issue_server(authority, named, now))
+        return Step(path, f"written for {', '.join(named)}")
+    present = read_key_pair(folder.server_certificate, folder.server_key)
+    before = server_hosts(present.certificate)
+    named = _unique((*before, *hosts))
+    if named == before:
+        return Step(path, f"kept, for {', '.join(before)}")
+    renewed = issue_server(authority, named, now, present.key)
+    replace_file(folder.server_certificate, renewed.certificate_pem, PUBLIC_FILE)
+    return Step(path, f"certificate renewed for {', '.join(named)}; the key is the same; restart the broker")
+
+
+def _identity(folder: BrokerFolder, authority: KeyPair, name: str, now: datetime) -> Step:
+    files = folder.identity(name)
+    path = files.key.parent
+    if path.exists():
+        missing = [file.name for file in (files.ca, files.certificate, files.key) if not file.is_file()]
+        if missing:
+            raise ConfigError(
+                f"{path}: lacks {', '.join(missing)}", "put it back, or remove the folder and run init again"
+            )
+        read_certificate(files.certificate)
+        return Step(path, "kept")
+    _write_key_pair(path, name, issue_identity(authority, name, now), authority)
+    return Step(path, "written" if name in STANDING_IDENTITIES else f"written; copy this folder to {name}")
+
+
+def _configuration(folder: BrokerFolder, hosts: Sequence[str], port: int | None) -> Step:
+    path = folder.configuration
+    reachable = any(not _is_loopback(host) for host in hosts)
+    if not path.exists():
+        listener = Listener(port or DEFAULT_PORT, "" if reachable else "127.0.0.1")
+        replace_file(path, configuration(folder, listener).encode(), PUBLIC_FILE)
+        return Step(path, f"written; port {listener.port} on {listener.address or 'every address'}")
+    text = path.read_text(encoding="utf-8")
+    before = (listeners(text) or [Listener(DEFAULT_PORT, "127.0.0.1")])[0]
+    listener = Listener(port or before.port, "" if reachable else before.address)
+    if listener == before:
+        return Step(path, "kept")
+    replace_file(path, with_listener(text, listener).encode(), PUBLIC_FILE)
+    return Step(path, f"now port {listener.port} on {listener.address or 'every address'}; restart the broker")
+
+
+def _acl(folder: BrokerFolder) -> Step:
+    if folder.acl.exists():
+        return Step(folder.acl, "kept")
+    # Mosquitto 2.1 asks that nobody else may read it.
+    replace_file(folder.acl, ACL.encode(), PRIVATE_FILE)
+    return Step(folder.acl, "written")
+
+
+def _write_key_pair(path: Path, name: str, pair: KeyPair, authority: KeyPair | None = None) -> None:
+    with new_folder(path) as staging:
+        if authority:
+            write_new(staging / "ca.crt", authority.certificate_pem, PUBLIC_FILE)
+        write_new(staging / f"{name}.crt", pair.certificate_pem, PUBLIC_FILE)
+        write_new(staging / f"{name}.key", pair.key_pem, PRIVATE_FILE)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _unique(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(names))

@@ -1,0 +1,1 @@
+"""Who somebody is and whether to believe it: certificates, TLS, and in words what is wrong with them."""
