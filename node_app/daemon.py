@@ -14,12 +14,13 @@ import psutil
 import fieldfold
 from fieldfold.control.protocol import default_socket
 from fieldfold.control.server import ControlServer
-from fieldfold.errors import BundleError, FieldfoldError, WireError
+from fieldfold.errors import BundleError, ConfigError, FieldfoldError, WireError
 from fieldfold.link.mqtt import MqttLink
 from fieldfold.link.outgoing import Outgoing
 from fieldfold.link.session import Connected, Disconnected, Link, Received, Refused, Will
 from fieldfold.sensors.statistics import FeatureSums, Normalisation
 from fieldfold.task.bundle import MAX_BUNDLE_BYTES, Bundle
+from fieldfold.trust.tls import check_certificate
 from fieldfold.wire.messages import (
     Command,
     ModelManifest,
@@ -75,6 +76,7 @@ class Daemon:
         self._trouble = ""
         self._link_state = "connecting"
         self._connections = 0
+        _check_identity(config, base)
         self._bytes_down = 0
         self._last_receipt = ""
         self._started_at = time.monotonic()
@@ -169,6 +171,9 @@ class Daemon:
             self._link_state = f"MQTT {event.limits.protocol}"
             log.info("connected to %s (%s)", self._config.broker.url, self._link_state)
             self._shown = (0.0, "")
+            if self._connections == 1:
+                # The broker may have kept our session; what it retains comes only to a new subscription.
+                self._subscribe_anew(self._topics.task_manifest, self._topics.model_manifest)
             self._repeat_statistics()
             self._outgoing.wake()
             self._courier.wake()
@@ -223,6 +228,12 @@ class Daemon:
         else:
             self._learner.set_paused(paused=command.command == "pause")
 
+    def _subscribe_anew(self, *topics: str) -> None:
+        """Has the broker send again what it retains there."""
+        for topic in topics:
+            self._link.unsubscribe(topic)
+            self._link.subscribe(topic)
+
     # -- fetching retained objects -----------------------------------------------------------------------------------
 
     def _start_fetch(self, fetch: Fetch) -> None:
@@ -253,9 +264,7 @@ class Daemon:
         self._store.put_bundle(digest, data)
         self._begin(bundle)
         # The manifest and the deltas were passed over while there was no task: have them sent again.
-        for topic in (self._topics.model_manifest, self._topics.every_delta):
-            self._link.unsubscribe(topic)
-            self._link.subscribe(topic)
+        self._subscribe_anew(self._topics.model_manifest, self._topics.every_delta)
 
     def _tick(self) -> None:
         now = time.monotonic()
@@ -268,8 +277,7 @@ class Daemon:
                 self._start_fetch(Fetch(topic_filter, manifest.snapshot_digest, manifest.snapshot_bytes))
             elif follower.has_gap and self._fetch is None and stuck:
                 self._fetch_moved_at = now
-                self._link.unsubscribe(self._topics.every_delta)
-                self._link.subscribe(self._topics.every_delta)
+                self._subscribe_anew(self._topics.every_delta)
         self._show(now)
 
     # -- what is told ------------------------------------------------------------------------------------------------
@@ -369,3 +377,16 @@ class Daemon:
         """The `resume` command; also looks at once again at data that could not be used."""
         self._learner.set_paused(paused=False)
         return "resumed"
+
+
+def _check_identity(config: NodeConfig, base: Path) -> None:
+    """The broker would refuse a node under another name than its certificate's without a word."""
+    if not (config.broker.certificate and config.broker.key):
+        return
+    certificate = base / config.broker.certificate
+    name = check_certificate(certificate, base / config.broker.key).common_name
+    if name != config.name:
+        raise ConfigError(
+            f"name is {config.name}, but {certificate} was issued to {name}",
+            f"set name to {name}, or give the certificate of {config.name}",
+        )

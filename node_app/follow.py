@@ -48,12 +48,15 @@ class Fetch:
         if chunk.digest != short(self.digest) or chunk.total_bytes != self.size_bytes:
             return None
         check_chunk(chunk, self.size_bytes)
-        if self._assembly is None:
+        # After a reconnect the sender may have cut it anew, to another limit of the broker.
+        if self._assembly is None or not self._assembly.fits(chunk):
             self._assembly = Assembly(chunk)
-        self._assembly.add(chunk)
-        if self._assembly.missing:
+        assembly = self._assembly
+        assembly.add(chunk)
+        if assembly.missing:
             return None
-        data = self._assembly.whole()
+        self._assembly = None
+        data = assembly.whole()
         if object_digest(data) != self.digest:
             raise WireError("the object that was read is not the one that was announced", "it is read again")
         return data
@@ -114,7 +117,7 @@ class Follower:
             self.newest = max(self.newest, manifest.version)
 
     def take_snapshot(self, data: bytes) -> None:
-        """Begins anew from a snapshot, then goes on with the deltas that wait.
+        """Begins anew from a snapshot, unless the model is as new, then goes on with the deltas that wait.
 
         Raises:
             WireError: when it is damaged or of another task.
@@ -128,7 +131,9 @@ class Follower:
             raise WireError(f"the snapshot does not decode: {error.reason}") from None
         if short(digest(parameters)) != snapshot.parameters:
             raise WireError("the snapshot does not have the parameters it says")
-        self.start_from(Model(snapshot.version, parameters, self._normalisation(snapshot)))
+        model = Model(snapshot.version, parameters, self._normalisation(snapshot))
+        if self.model is None or self.model.version < model.version:
+            self.start_from(model)
 
     def _normalisation(self, snapshot: ModelSnapshot) -> Normalisation | None:
         expected = self._num_features * 8
@@ -174,18 +179,16 @@ class Follower:
         for version in [version for version in self._pending if version <= model.version]:
             del self._pending[version]
         while (delta := self._pending.pop(model.version + 1, None)) is not None:
-            model = self._add(model, delta)
+            try:
+                parameters = model.parameters + decode(delta.payload, self._num_params)
+            except CodecError as error:
+                self.model = model
+                raise WireError(f"the delta to version {delta.version} does not decode: {error.reason}") from None
+            if short(digest(parameters)) != delta.parameters or not is_finite(parameters):
+                self.model = None
+                raise WireError(
+                    f"version {delta.version} does not have the released digest", "a snapshot is fetched instead"
+                )
+            model = Model(delta.version, parameters, model.normalisation)
         self.model = model
         return model.version != begun_at
-
-    def _add(self, model: Model, delta: ModelDelta) -> Model:
-        try:
-            parameters = model.parameters + decode(delta.payload, self._num_params)
-        except CodecError as error:
-            raise WireError(f"the delta to version {delta.version} does not decode: {error.reason}") from None
-        if short(digest(parameters)) != delta.parameters or not is_finite(parameters):
-            self.model = None
-            raise WireError(
-                f"version {delta.version} does not have the released digest", "a snapshot is fetched instead"
-            )
-        return Model(delta.version, parameters, model.normalisation)

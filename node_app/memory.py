@@ -11,6 +11,7 @@ import ctypes
 import gc
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 _MADV_DONTNEED = 4
 _AREA = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S{4}) \S+ \S+ \S+\s+(/.*)?$")
@@ -43,7 +44,7 @@ def give_back() -> None:
     try:
         libc = ctypes.CDLL(None)
         libc.malloc_trim(0)
-        with open("/proc/self/smaps", encoding="utf-8") as smaps:
+        with Path("/proc/self/smaps").open(encoding="utf-8") as smaps:
             areas = list(clean_areas(smaps))
         for start, length in areas:
             libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), _MADV_DONTNEED)

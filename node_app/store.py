@@ -91,13 +91,16 @@ class Store:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, isolation_level=None, timeout=2.0, check_same_thread=False)
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(f"{path}: the node's store cannot be opened: {error}", _hint(error)) from None
+        try:
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.executescript(TABLES)
-        except (OSError, sqlite3.Error) as error:
-            hint = "another daemon runs on it" if "locked" in str(error) else "check the disk and the permissions"
-            raise StoreError(f"{path}: the node's store cannot be opened: {error}", hint) from None
+        except sqlite3.Error as error:
+            self._db.close()
+            raise StoreError(f"{path}: the node's store cannot be opened: {error}", _hint(error)) from None
 
     def close(self) -> None:
         """Lets go of the file."""
@@ -110,13 +113,14 @@ class Store:
                 self._db.execute("BEGIN IMMEDIATE")
                 try:
                     result = work(self._db)
+                    self._db.execute("COMMIT")
                 except BaseException:
-                    self._db.execute("ROLLBACK")
+                    # A full disk makes SQLite roll back by itself.
+                    if self._db.in_transaction:
+                        self._db.execute("ROLLBACK")
                     raise
-                self._db.execute("COMMIT")
             except sqlite3.Error as error:
-                hint = "make room on that disk" if "full" in str(error) else "check the disk"
-                raise StoreError(f"{self.path}: cannot be written: {error}", hint) from None
+                raise StoreError(f"{self.path}: cannot be used: {error}", _hint(error)) from None
             return result
 
     # -- facts, bundles, vectors ------------------------------------------------------------------------------------
@@ -217,6 +221,17 @@ class Store:
     def totals(self) -> Totals:
         """Accepted and rejected updates since the store began."""
         return self._transact(lambda db: Totals(_number(db, "accepted"), _number(db, "rejected")))
+
+
+def _hint(error: Exception) -> str:
+    text = str(error)
+    if "locked" in text:
+        return "another daemon runs on it"
+    if "full" in text:
+        return "make room on that disk"
+    if "malformed" in text or "not a database" in text:
+        return "move it away; the node then begins anew, without what it had not sent"
+    return "check the disk and the permissions"
 
 
 def _enqueue(db: sqlite3.Connection, update: ClientUpdate) -> Parcel:

@@ -21,6 +21,7 @@ from fieldfold.errors import ControlError, FieldfoldError
 HERE = Path(__file__).resolve().parent
 FEDERATION = "turbofan"
 START_TIMEOUT_S = 20.0
+END_TIMEOUT_S = 10.0
 
 AGGREGATOR = """\
 federation = "{federation}"
@@ -162,20 +163,27 @@ class Fleet:
         self._processes[name].kill()
         self._processes[name].wait()
 
+    def end(self, name: str) -> None:
+        """Ends a program as an operator would, with SIGTERM."""
+        self._end([name])
+
     def stop(self) -> None:
         """Ends everything: gateways first, the broker last."""
         for stage in (list(self.engines), ["aggregator"], ["broker"]):
-            running = [process for name in stage if (process := self._processes.get(name)) is not None]
-            for process in running:
-                if process.poll() is None:
-                    process.send_signal(signal.SIGTERM)
-            for process in running:
-                try:
-                    process.wait(timeout=10)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
+            self._end(stage)
         shutil.rmtree(self._sockets, ignore_errors=True)
+
+    def _end(self, names: list[str]) -> None:
+        running = [self._processes[name] for name in names if name in self._processes]
+        for process in running:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        for process in running:
+            try:
+                process.wait(timeout=END_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
     # -- what they say -----------------------------------------------------------------------------------------------
 

@@ -3,7 +3,16 @@
 import torch
 from torch import Tensor, nn
 
-from fieldfold.task.authoring import DataSchema, LearningRate, RemainingLifeTarget, Task, adam, features, mean_squared_error, rmse
+from fieldfold.task.authoring import (
+    DataSchema,
+    LearningRate,
+    RemainingLifeTarget,
+    Task,
+    adam,
+    features,
+    mean_squared_error,
+    rmse,
+)
 
 LONGEST_LIFE = 125.0  # cycles; a healthy engine shows no sign of its age
 
@@ -11,18 +20,23 @@ LONGEST_LIFE = 125.0  # cycles; a healthy engine shows no sign of its age
 class WearModel(nn.Module):
     """Level, recent level and trend of every sensor, then a small network."""
 
-    def __init__(self) -> None:
+    def __init__(self, dropout: float = 0.1, hidden_dropout: float = 0.0) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Linear(3 * 14, 96), nn.ReLU(), nn.Linear(96, 64), nn.ReLU(), nn.Linear(64, 1)
-        )
-        nn.init.constant_(self.layers[-1].bias, 0.6)
+            nn.Dropout(dropout),
+            nn.Linear(3 * 14, 96), nn.ReLU(), nn.Dropout(hidden_dropout),
+            nn.Linear(96, 64), nn.ReLU(), nn.Dropout(hidden_dropout),
+        )  # fmt: skip
+        self.life = nn.Linear(64, 1)
+        nn.init.constant_(self.life.bias, 0.6)
 
     def forward(self, x: Tensor) -> Tensor:
+        """From normalised windows (batch, 30 cycles, 14 sensors) to remaining life as a share of the longest."""
         x = x.clamp(-5, 5)
         level, recent = x.mean(1), x[:, -6:].mean(1)
         trend = 2 * (x[:, -9:].mean(1) - x[:, :9].mean(1))
-        return self.layers(torch.cat([level, recent, trend], 1))
+        life: Tensor = self.life(self.layers(torch.cat([level, recent, trend], 1)))
+        return life
 
 
 TASK = Task(
@@ -36,8 +50,8 @@ TASK = Task(
         window=30,
         target=RemainingLifeTarget(cap=LONGEST_LIFE, scale=LONGEST_LIFE),
     ),
-    optimizer=adam(weight_decay=0.1),
-    learning_rate=LearningRate(2e-3, half_life=40, floor=2e-4),
+    optimizer=adam(weight_decay=2.0),
+    learning_rate=LearningRate(2e-3, half_life=60, floor=2e-4),
     batch_size=64,
-    local_steps=20,
+    local_steps=10,
 )
