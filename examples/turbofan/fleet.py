@@ -195,6 +195,14 @@ class Fleet:
         """A gateway's status, None while it does not answer."""
         return self._ask(name)
 
+    def socket(self, name: str) -> Path:
+        """The control socket of a program."""
+        return self._sockets / f"{name}.sock"
+
+    def pid(self, name: str) -> int:
+        """The process of a program."""
+        return self._processes[name].pid
+
     def log(self, name: str) -> str:
         """What a program has said on stderr."""
         path = self.folder / name / "log"
@@ -212,7 +220,7 @@ class Fleet:
 
     def _ask(self, name: str) -> Any:
         try:
-            with ControlClient(self._sockets / f"{name}.sock", timeout_s=5.0) as client:
+            with ControlClient(self.socket(name), timeout_s=5.0) as client:
                 return client.status()
         except ControlError:
             return None

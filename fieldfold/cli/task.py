@@ -160,3 +160,23 @@ def _target(bundle: Bundle) -> str:
     target = msgspec.to_builtins(bundle.manifest.data.target)
     kind = target.pop("kind").replace("_", " ")
     return ", ".join([kind, *(f"{name} {value}" for name, value in target.items() if value)])
+
+
+@task.command()
+@click.argument("file", type=_FILE)
+@click.option("--socket", type=_FILE, help="Control socket of the running aggregator.")
+def publish(file: Path, socket: Path | None) -> None:
+    """Give the fleet of the aggregator on this machine a bundle FILE to learn.
+
+    Every gateway fetches it over the broker, checks it, and begins anew with it.
+    """
+    from base64 import b64encode
+
+    from fieldfold.control.client import ControlClient
+    from fieldfold.control.protocol import default_socket
+    from fieldfold.task.bundle import Bundle
+
+    bundle = Bundle.read(file)
+    with ControlClient(socket or default_socket("aggregator")) as client:
+        client.command("publish_task", bundle=b64encode(bundle.data).decode())
+    click.echo(f"{bundle.manifest.name} ({bundle.digest[:16]}) is the fleet's task now")
