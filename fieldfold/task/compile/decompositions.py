@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch._decomp import core_aten_decompositions, get_decompositions
 
+from fieldfold.errors import CompileError
+
 aten = torch.ops.aten
 
 
@@ -140,7 +142,10 @@ def _avg_pool2d_backward(
     divisor_override: int | None,
 ) -> Tensor:
     if ceil_mode or (any(padding) and not count_include_pad):
-        raise NotImplementedError("average pooling with ceil_mode, or with padding that is not counted")
+        raise CompileError(
+            "average pooling with ceil_mode, or with padding that is not counted, cannot be trained",
+            "pad the input with torch.nn.functional.pad before pooling",
+        )
     kernel = _per_dimension(kernel_size, 2)
     stride = _per_dimension(stride, 2) if stride else kernel
     padding = _per_dimension(padding, 2)
@@ -161,7 +166,9 @@ def _embedding_backward(
     scale_grad_by_freq: bool,
 ) -> Tensor:
     if scale_grad_by_freq:
-        raise NotImplementedError("an embedding with scale_grad_by_freq=True")
+        raise CompileError(
+            "an embedding with scale_grad_by_freq=True cannot be trained", "leave scale_grad_by_freq at False"
+        )
     width = gradient.shape[-1]
     rows, positions = gradient.reshape(-1, width), indices.reshape(-1)
     if padding_idx >= 0:
