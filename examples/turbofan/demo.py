@@ -40,7 +40,7 @@ profile = "balanced"
 [fold]
 method = "rate-corrected-fedbuff"
 buffer_size = 6
-server_learning_rate = 0.5
+server_learning_rate = 0.4
 max_rate = 4.0
 weigh_examples = true
 """

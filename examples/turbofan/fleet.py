@@ -118,12 +118,13 @@ class Fleet:
         """Mosquitto with mutual TLS and access rules where it is installed, else the embedded broker."""
         broker = self.folder / "broker"
         if self.embedded:
-            self._spawn("broker", "broker", "run", "--embedded", "--port", str(self._port))
+            ports = ("--port", str(self._port), "--port-v311", str(_free_port()))
+            self._spawn("broker", "broker", "run", "--embedded", *ports)
         else:
             nodes = [argument for name in self.engines for argument in ("--node", name)]
             self._complete("broker", "init", str(broker), "--port", str(self._port), *nodes)
             self._spawn("broker", "broker", "run", str(broker))
-        self._wait("the broker", lambda: _listens(self._port))
+        self._wait("broker", lambda: _listens(self._port))
 
     def start_aggregator(self) -> None:
         """The aggregator, with the task as its first."""
@@ -139,7 +140,7 @@ class Fleet:
         )
         config = self._write("aggregator", text)
         self._spawn("aggregator", "aggregator", "run", "--config", str(config), "--log-level", "warning")
-        self._wait("the aggregator", lambda: self.aggregator_status() is not None)
+        self._wait("aggregator", lambda: self.aggregator_status() is not None)
 
     def start_node(self, name: str) -> None:
         """One gateway, new or again."""
@@ -205,7 +206,7 @@ class Fleet:
 
     def log(self, name: str) -> str:
         """What a program has said on stderr."""
-        path = self.folder / name / "log"
+        path = self._log_path(name)
         return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
     def check_alive(self) -> None:
@@ -215,8 +216,14 @@ class Fleet:
             FieldfoldError: with the last line that the program said.
         """
         for name in ("broker", "aggregator"):
-            if self._processes[name].poll() is not None:
-                raise FieldfoldError(f"{name} has ended: {self.log(name).strip()[-300:]}")
+            self._check_alive(name)
+
+    def _check_alive(self, name: str) -> None:
+        if self._processes[name].poll() is not None:
+            raise FieldfoldError(f"the {name} has ended: {self.log(name).strip()[-300:]}")
+
+    def _log_path(self, name: str) -> Path:
+        return self.folder / f"{name}.log"
 
     def _ask(self, name: str) -> Any:
         try:
@@ -245,10 +252,7 @@ class Fleet:
         return path
 
     def _spawn(self, name: str, *arguments: str) -> None:
-        folder = self.folder / name
-        folder.mkdir(parents=True, exist_ok=True) if name != "broker" else None
-        log_path = (folder if name != "broker" else self.folder) / ("log" if name != "broker" else "broker.log")
-        with log_path.open("ab") as log:
+        with self._log_path(name).open("ab") as log:
             self._processes[name] = subprocess.Popen(
                 [sys.executable, "-m", "fieldfold", *arguments],
                 stdin=subprocess.DEVNULL,
@@ -264,11 +268,12 @@ class Fleet:
         if done.returncode:
             raise FieldfoldError(f"fieldfold {' '.join(arguments[:2])}: {done.stderr.strip()}")
 
-    def _wait(self, what: str, is_there: Callable[[], bool]) -> None:
+    def _wait(self, name: str, is_there: Callable[[], bool]) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
         while not is_there():
+            self._check_alive(name)
             if time.monotonic() > deadline:
-                raise FieldfoldError(f"{what} did not come up in {START_TIMEOUT_S:.0f} s", f"see {self.folder}")
+                raise FieldfoldError(f"the {name} did not come up in {START_TIMEOUT_S:.0f} s", f"see {self.folder}")
             time.sleep(0.05)
 
 

@@ -51,7 +51,7 @@ TASK = Task(
         target=RemainingLifeTarget(cap=LONGEST_LIFE, scale=LONGEST_LIFE),
     ),
     optimizer=adam(weight_decay=2.0),
-    learning_rate=LearningRate(2e-3, half_life=60, floor=2e-4),
+    learning_rate=LearningRate(2e-3, half_life=60, floor=1e-4),
     batch_size=64,
     local_steps=10,
 )

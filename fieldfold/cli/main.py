@@ -28,19 +28,24 @@ class LazyGroups(click.Group):
         return None
 
 
-@click.group(cls=LazyGroups, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+HELP = """Federated learning over the MQTT broker a plant already runs.
+
+\b
+fieldfold broker init DIR --node press-07    certificates and configuration for a broker
+fieldfold broker run DIR                     start it
+fieldfold aggregator run --config FILE       the service beside the broker
+fieldfold task publish X.bundle              give the fleet something to learn
+fieldfold node run --config FILE             the daemon on every gateway
+fieldfold node status                        how it is doing
+"""
+
+
+@click.group(
+    cls=LazyGroups, help=HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(package_name="fieldfold")
 def fieldfold() -> None:
-    r"""Federated learning over the MQTT broker a plant already runs.
-
-    \b
-    fieldfold broker init DIR --node press-07     certificates and configuration for a broker
-    fieldfold broker run DIR                      start it
-    fieldfold aggregator run --config FILE        the service beside the broker
-    fieldfold task publish X.bundle               give the fleet something to learn
-    fieldfold node run --config FILE              the daemon on every gateway
-    fieldfold node status                         how it is doing
-    """
+    """The command; see HELP."""
 
 
 def main(arguments: list[str] | None = None) -> Any:
