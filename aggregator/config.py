@@ -11,6 +11,8 @@ from aggregator.fold.methods import AnyMethod
 from aggregator.fold.rate_corrected_fedbuff import RateCorrectedFedBuff
 from aggregator.verify.update import VerifyConfig
 from fieldfold import settings
+from fieldfold.codec import find_profile
+from fieldfold.errors import CodecError
 from fieldfold.link.session import LinkConfig
 from fieldfold.sensors.source import DataConfig
 
@@ -37,6 +39,12 @@ class ReleaseConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     profile: str = "int8"
     snapshot_every: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 20
+
+    def __post_init__(self) -> None:
+        try:
+            find_profile(self.profile)
+        except CodecError as error:
+            raise ValueError(str(error)) from None
 
 
 class AggregatorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from collections.abc import Callable, Iterable
@@ -11,7 +12,7 @@ import msgspec
 from aggregator.config import AggregatorConfig
 from aggregator.intake import statistics
 from aggregator.ledger.ledger import Ledger
-from aggregator.ledger.records import Decision, TaskRecord
+from aggregator.ledger.records import TaskRecord
 from aggregator.model import GlobalModel
 from aggregator.release import publish
 from aggregator.release.model import snapshot
@@ -96,7 +97,7 @@ class Federation:
         with self._ledger.transaction():
             self._ledger.add_task(TaskRecord(bundle.digest, bundle.manifest.name, bundle.data))
         self.bundle, self.model, self.normalisation, self.score = bundle, None, None, None
-        self._statistics_since = None
+        self.statistics_from, self._statistics_since = 0, None
         self.restore()
         self.show_task()
         self.show_model()
@@ -123,11 +124,15 @@ class Federation:
             self._statistics_since = time.monotonic()
 
     def settle_normalisation(self) -> None:
-        """Releases normalisation and version 0 when enough nodes have sent their sums."""
+        """Releases normalisation and version 0, together, when enough nodes have sent their sums.
+
+        Raises:
+            StoreError: when they cannot be written; to be tried again.
+        """
         if self.bundle is None or self.model is not None:
             return
         if self.bundle.manifest.data.normalisation == "none":
-            self._begin(self.bundle)
+            self._begin(self.bundle, None, 0)
             return
         if self._statistics_since is None:
             return
@@ -135,37 +140,42 @@ class Federation:
         if not statistics.is_due(self.statistics_from, waited_s, self._config.normalisation):
             return
         sums = self._ledger.statistics(self.bundle.digest)
-        normalisation = statistics.fuse(sums)
-        with self._ledger.transaction():
-            self._ledger.put_normalisation(self.bundle.digest, publish.normalisation_bytes(normalisation), len(sums))
-        self.normalisation, self._statistics_since = normalisation, None
+        if not sums:
+            return
+        self._begin(self.bundle, statistics.fuse(sums), len(sums))
         log.info("normalisation settled from the statistics of %d nodes", len(sums))
-        self._begin(self.bundle)
 
-    def _begin(self, bundle: Bundle) -> None:
+    def _begin(self, bundle: Bundle, normalisation: Normalisation | None, nodes: int) -> None:
+        """Writes and shows version 0."""
         model = self._new_model(bundle)
         with self._ledger.transaction():
+            if normalisation is not None:
+                self._ledger.put_normalisation(bundle.digest, publish.normalisation_bytes(normalisation), nodes)
             model.begin(self._ledger)
-        self.model = model
+        self.model, self.normalisation, self._statistics_since = model, normalisation, None
         self.show_model()
 
     # -- folding and showing -----------------------------------------------------------------------------------------
 
-    def fold(self, decisions: Iterable[Decision]) -> bool:
-        """Folds accepted contributions in order and shows what came of it; whether there is a new version."""
-        model = self.model
-        if model is None:
+    def fold(self) -> bool:
+        """Folds what the ledger holds beyond the model and shows what came of it; whether there is a new version.
+
+        Raises:
+            StoreError: when it cannot be written; the model is as before, to be tried again.
+        """
+        if self.model is None:
             return False
-        before, snapshot_before = model.version, model.checkpoint_version
+        before, model = self.model, copy.copy(self.model)
         with self._ledger.transaction():
-            absorbed = [model.absorb(decision, self._ledger) for decision in decisions]
-        for record in absorbed:
+            folded = model.catch_up(self._ledger)
+        self.model = model
+        for record in folded:
             if record is not None:
                 self._show_delta(record.version, record.delta)
-        if model.checkpoint_version != snapshot_before:
+        if model.checkpoint_version != before.checkpoint_version:
             self._show_snapshot(model)
-        self._manifest_due |= model.version != before
-        return model.version != before
+        self._manifest_due |= model.version != before.version
+        return model.version != before.version
 
     def show_everything(self) -> None:
         """After a connection: the broker may have lost what it retained."""

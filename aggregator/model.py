@@ -67,7 +67,7 @@ class GlobalModel:
         Within a transaction, because versions that a crash kept from being written are written now.
 
         Raises:
-            StoreError: when there is no checkpoint, or a replayed version differs from the one in the ledger.
+            StoreError: when there is no sound checkpoint, or a version replays otherwise than it was written.
         """
         point = ledger.checkpoint(self.task)
         if point is None:
@@ -76,26 +76,36 @@ class GlobalModel:
         self.contribution = point.contribution
         self.exact = from_bytes(point.exact)
         self.released = from_bytes(point.released)
-        self._state = msgspec.msgpack.decode(point.state, type=type(self.method.init()))
-        self._norms = ()
-        replayed = ledger.accepted_after(self.task, point.contribution)
-        for decision in replayed:
-            self.absorb(decision, ledger)
-        return len(replayed)
+        try:
+            self._state = msgspec.msgpack.decode(point.state, type=type(self.method.init()))
+        except msgspec.DecodeError as error:
+            method = type(self.method).__name__
+            raise StoreError(
+                f"{ledger.path}: the checkpoint of version {point.version} holds no state of {method}: {error}",
+                "start with the [fold] settings that wrote it, or restore a backup",
+            ) from None
+        self._norms = ledger.norms_until(self.task, point.contribution, NORMS_REMEMBERED)
+        return len(self.catch_up(ledger))
 
-    def absorb(self, decision: Decision, ledger: Ledger) -> VersionRecord | None:
-        """Folds an accepted contribution; returns the version that it completed, if it did. Within a transaction.
+    def catch_up(self, ledger: Ledger) -> list[VersionRecord | None]:
+        """Folds what the ledger holds beyond the model; for each contribution the version that it completed, if any.
+
+        Within a transaction. Vectors are replaced, never changed, so that a shallow copy of the model stays as it is.
 
         Raises:
-            StoreError: when the version was written before, and differently.
+            StoreError: when a version was written before, and differently.
         """
+        return [self._absorb(decision, ledger) for decision in ledger.accepted_after(self.task, self.contribution)]
+
+    def _absorb(self, decision: Decision, ledger: Ledger) -> VersionRecord | None:
         if decision.body is None:
             raise StoreError(f"{ledger.path}: contribution {decision.id} has no body", "restore a backup")
         update = unpack(ClientUpdate, decision.body)
         contribution = Contribution(
             node=decision.node,
             payload=update.payload,
-            staleness=decision.staleness,
+            # Counted anew: versions may have been released since the decision, by what came in the same batch.
+            staleness=self.version - decision.base_version,
             num_examples=decision.num_examples,
             norm=decision.norm,
             drift=self._drift(decision.base_version, ledger) if self.method.needs_drift else None,

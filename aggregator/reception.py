@@ -1,8 +1,7 @@
-"""What happens to a message from a node: counted, put together, verified, written down. Nothing is folded here."""
+"""What happens to a message from a node: put together, verified, written down. Nothing is folded or counted here."""
 
 from __future__ import annotations
 
-import logging
 from typing import cast
 
 import msgspec
@@ -11,17 +10,14 @@ from aggregator.intake.desk import Desk, Whole
 from aggregator.ledger.ledger import Ledger
 from aggregator.ledger.records import Decision
 from aggregator.model import GlobalModel
-from aggregator.status import Tally
 from aggregator.verify.update import Expectation, Rejected, Verdict, VerifyConfig, verify
 from fieldfold.errors import WireError
 from fieldfold.wire.chunks import short
 from fieldfold.wire.messages import Receipt, RejectionCode
 
-log = logging.getLogger(__name__)
-
 
 class Answer(msgspec.Struct, frozen=True):
-    """What follows once the transaction is on disk: a receipt, and a decision to fold if it was accepted."""
+    """What follows once the transaction is on disk: a receipt, and the decision if it was not taken before."""
 
     node: str
     receipt: Receipt
@@ -29,40 +25,42 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Reception:
-    """Takes update messages; every method that writes runs within one of the ledger's transactions."""
+    """Takes update messages; every method runs within one of the ledger's transactions, and holds if that holds.
 
-    def __init__(self, ledger: Ledger, tally: Tally, limits: VerifyConfig, max_update_bytes: int) -> None:
+    When a transaction was rolled back `restore` is called in the next one.
+    """
+
+    def __init__(self, ledger: Ledger, limits: VerifyConfig, max_update_bytes: int) -> None:
         self._ledger = ledger
-        self._tally = tally
         self._limits = limits
+        self._max_update_bytes = max_update_bytes
         self._desk = Desk(max_update_bytes)
 
     def restore(self) -> None:
-        """Takes up the pieces that were on disk when the program ended."""
-        for node, message in self._ledger.chunks():
-            self._desk.take(node, message)
+        """Takes up the pieces that are on disk; drops those that are not taken any more (the limit was lowered)."""
+        self._desk = Desk(self._max_update_bytes)
+        for node, digest, message in self._ledger.chunks():
+            try:
+                over = self._desk.take(node, message).over
+            except WireError:
+                over = (digest,)
+            for name in over:
+                self._ledger.drop_chunks(node, name)
 
     def take(self, node: str, message: bytes, model: GlobalModel | None) -> Answer | None:
-        """One message from `node`'s update topic; None while its update is not whole."""
-        self._tally.node(node).bytes_on_wire += len(message)
-        try:
-            outcome = self._desk.take(node, message)
-        except WireError as error:
-            self._malformed(node, error.reason)
-            return None
-        if outcome.keep:
-            self._ledger.put_chunk(node, outcome.chunk.digest, outcome.chunk.index, message)
+        """One message from `node`'s update topic; None while its update is not whole.
+
+        Raises:
+            WireError: when it cannot even be answered, since it bears no sequence number.
+        """
+        outcome = self._desk.take(node, message)
         for digest in outcome.over:
             self._ledger.drop_chunks(node, digest)
+        if outcome.keep:
+            self._ledger.put_chunk(node, outcome.chunk.digest, outcome.chunk.index, message)
         if outcome.malformed:
-            self._malformed(node, outcome.malformed)
+            raise WireError(outcome.malformed)
         return self._decide(node, outcome.whole, model) if outcome.whole else None
-
-    def _malformed(self, node: str, reason: str) -> None:
-        """Counts what cannot even be answered, since it bears no sequence number."""
-        self._tally.malformed += 1
-        self._tally.node(node).last_reason = reason
-        log.warning("%s sent something that is no update: %s", node, reason)
 
     def _decide(self, node: str, whole: Whole, model: GlobalModel | None) -> Answer:
         update = whole.update
@@ -71,10 +69,7 @@ class Reception:
             return self._again(node, whole, before, model)
         decision = _decision(node, whole, self._verify(whole, node, model), model.task if model else "")
         decision = msgspec.structs.replace(decision, id=self._ledger.put_decision(decision))
-        self._tally.decided(node, accepted=decision.accepted, staleness=decision.staleness, reason=decision.reason)
-        if not decision.accepted:
-            log.warning("update %d of %s rejected: %s", update.sequence, node, decision.reason)
-        return Answer(node, self._receipt(decision, model), decision if decision.accepted else None)
+        return Answer(node, self._receipt(decision, model), decision)
 
     def _verify(self, whole: Whole, node: str, model: GlobalModel | None) -> Verdict:
         if model is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import concurrent.futures
 import logging
 import queue
@@ -19,12 +18,11 @@ from aggregator.config import AggregatorConfig
 from aggregator.evaluation import Evaluator, Scored
 from aggregator.federation import Federation
 from aggregator.ledger.ledger import Ledger
-from aggregator.ledger.records import Decision
 from aggregator.reception import Answer, Reception
 from aggregator.status import AggregatorStatus, Tally, describe
 from fieldfold.control.protocol import default_socket
 from fieldfold.control.server import ControlServer
-from fieldfold.errors import BundleError, ControlError, FieldfoldError, StoreError, WireError
+from fieldfold.errors import BundleError, ControlError, DataError, FieldfoldError, StoreError, WireError
 from fieldfold.link.mqtt import MqttLink
 from fieldfold.link.outgoing import Outgoing
 from fieldfold.link.session import Connected, Disconnected, Link, Received, Refused, Will
@@ -38,6 +36,7 @@ BATCH = 256
 TICK_S = 0.5
 STATUS_EVERY_S = 10.0
 STORAGE_RETRY_S = 2.0
+"""How often the ledger is tried again that could not be written: a full disk is seldom emptied sooner."""
 COMMAND_TIMEOUT_S = 60.0
 
 
@@ -46,6 +45,21 @@ class _Asked(msgspec.Struct, frozen=True):
 
     run: Callable[[], Any]
     answer: concurrent.futures.Future[Any]
+
+
+class _Reading(msgspec.Struct, frozen=True):
+    """What a message turned out to be; it counts once the transaction is on disk.
+
+    Attributes:
+        node: the sender; empty when not even that is known.
+        update_bytes: its size if it is part of an update.
+        malformed: why it is no message of ours.
+    """
+
+    node: str = ""
+    update_bytes: int = 0
+    malformed: str = ""
+    answer: Answer | None = None
 
 
 class Service:
@@ -60,8 +74,9 @@ class Service:
         self._topics = Topics(config.federation)
         self._ledger = Ledger(base / config.state_dir / "ledger.sqlite", config.federation)
         self._tally = Tally(self._ledger.counts())
-        self._reception = Reception(self._ledger, self._tally, config.verify, config.max_update_bytes)
-        self._reception.restore()
+        self._reception = Reception(self._ledger, config.verify, config.max_update_bytes)
+        with self._ledger.transaction():
+            self._reception.restore()
         self._link = link or MqttLink(
             config.broker,
             client_id=f"fieldfold-{config.federation}-aggregator",
@@ -77,9 +92,13 @@ class Service:
         self._evaluator: Evaluator | None = None
         self._link_state = "connecting"
         self._storage_trouble = ""
+        self._backlog: list[Received] = []
+        self._unfolded = False
+        self._retry_at = 0.0
         self._started_at = time.monotonic()
         self._shown_at = 0.0
         self._stopping = False
+        self._connected_before = False
         socket = base / config.control_socket if config.control_socket else default_socket("aggregator")
         self._control = ControlServer(socket, self.status, {"publish_task": self._publish_task})
 
@@ -87,13 +106,13 @@ class Service:
 
     def run(self) -> None:
         """Serves until `stop`."""
-        if self._config.task and self._federation.bundle is None:
-            self._federation.set_task(Bundle.read(self._base / self._config.task))
-        for topic_filter in (self._topics.every_update, self._topics.every_statistics, self._topics.every_status):
-            self._link.subscribe(topic_filter)
-        self._link.start()
-        log.info("aggregator of %s is up, %s", self._config.federation, self._state())
         try:
+            if self._config.task and self._federation.bundle is None:
+                self._federation.set_task(Bundle.read(self._base / self._config.task))
+            for topic_filter in (self._topics.every_update, self._topics.every_statistics, self._topics.every_status):
+                self._link.subscribe(topic_filter)
+            self._link.start()
+            log.info("aggregator of %s is up, %s", self._config.federation, self._state())
             while not self._stopping:
                 self._work(self._next_batch())
                 self._tick()
@@ -128,57 +147,104 @@ class Service:
         return batch
 
     def _work(self, batch: list[Any]) -> None:
-        received = [event for event in batch if isinstance(event, Received)]
-        while received and not self._stopping:
-            try:
-                self._take(received)
-                break
-            except StoreError as error:
-                # Nothing was acknowledged: the broker keeps the messages, and we try these again.
-                self._storage_trouble = str(error)
-                log.error("intake stands still: %s", error)
-                time.sleep(STORAGE_RETRY_S)
         for event in batch:
-            self._react(event)
+            if isinstance(event, Received):
+                self._backlog.append(event)
+            elif isinstance(event, Disconnected) and self._storage_trouble:
+                self._backlog.clear()  # none was acknowledged, so all come again
+        if time.monotonic() >= self._retry_at:
+            self._save()
+        for event in batch:
+            try:
+                self._react(event)
+            except StoreError as error:
+                log.error("%s", error)
 
-    def _take(self, received: list[Received]) -> None:
-        """Commit, acknowledge, answer, fold."""
+    def _save(self) -> None:
+        """Commit, acknowledge, answer, fold. What cannot be written stays the broker's, and is tried again later."""
+        try:
+            if self._backlog:
+                self._take()
+            self._federation.settle_normalisation()
+            if self._unfolded and self._federation.fold():
+                self._score_newest()
+            self._unfolded = False
+        except StoreError as error:
+            self._retry_at = time.monotonic() + STORAGE_RETRY_S
+            self._trouble(str(error))
+        else:
+            self._trouble("")
+
+    def _trouble(self, reason: str) -> None:
+        """Says it, once, when the ledger cannot be written, or can be again."""
+        if bool(reason) != bool(self._storage_trouble):
+            self._shown_at = 0.0
+            if reason:
+                log.error("intake stands still: %s", reason)
+            else:
+                log.info("intake goes on")
+        self._storage_trouble = reason
+
+    def _take(self) -> None:
+        """The backlog into the ledger; acknowledgements and receipts when it is there."""
         with self._ledger.transaction():
-            answers = [answer for message in received if (answer := self._read(message)) is not None]
-        self._storage_trouble = ""
-        for message in received:
+            if self._storage_trouble:
+                self._reception.restore()
+            readings = [self._read(message) for message in self._backlog]
+        for message in self._backlog:
             self._link.ack(message)
-        for answer in answers:
-            self._outgoing.send(self._topics.receipt(answer.node), write(answer.receipt))
-        self._fold([answer.decision for answer in answers if answer.decision is not None])
+        self._backlog = []
+        for reading in readings:
+            self._conclude(reading)
 
-    def _fold(self, decisions: list[Decision]) -> None:
-        if decisions and self._federation.fold(decisions):
-            self._score_newest()
-
-    def _read(self, message: Received) -> Answer | None:
-        """Takes one message; what is wrong with it is counted and logged, and it is acknowledged all the same."""
+    def _read(self, message: Received) -> _Reading:
+        """Takes one message; what is of no use is logged, and acknowledged all the same."""
+        node = ""
+        update_bytes = 0
         try:
             node = self._topics.node_of(message.topic)
             if message.topic == self._topics.update(node):
-                return self._reception.take(node, message.payload, self._federation.model)
+                update_bytes = len(message.payload)
+                answer = self._reception.take(node, message.payload, self._federation.model)
+                return _Reading(node, update_bytes, answer=answer)
             if message.topic == self._topics.statistics(node):
                 self._federation.take_statistics(node, read(Statistics, message.payload))
             elif message.topic == self._topics.status(node) and message.payload:
                 self._tally.node(node).presence = read(NodePresence, message.payload)
-        except StoreError:
-            raise
-        except FieldfoldError as error:
-            self._tally.malformed += isinstance(error, WireError)
-            log.warning("a message on %s is of no use: %s", message.topic, error)
-        return None
+        except WireError as error:
+            return _Reading(node, update_bytes, malformed=f"{message.topic[:200]}: {error}")
+        except DataError as error:
+            log.warning("%s", error)
+        return _Reading(node)
+
+    def _conclude(self, reading: _Reading) -> None:
+        """Counts what is on disk now, and answers it."""
+        if reading.update_bytes:
+            self._tally.heard(reading.node, reading.update_bytes)
+        if reading.malformed:
+            self._tally.refused(reading.node, reading.malformed)
+            log.warning("of no use: %s", reading.malformed)
+        if reading.answer is None:
+            return
+        decision = reading.answer.decision
+        if decision is not None:
+            self._tally.decided(decision)
+            self._unfolded |= decision.accepted
+            if not decision.accepted:
+                log.warning("update %d of %s rejected: %s", decision.sequence, decision.node, decision.reason)
+        self._outgoing.send(self._topics.receipt(reading.node), write(reading.answer.receipt))
 
     def _react(self, event: object) -> None:
         if isinstance(event, Connected):
             self._link_state = f"MQTT {event.limits.protocol}"
             log.info("connected to %s (%s)", self._config.broker.url, self._link_state)
+            if not self._connected_before:
+                # The broker may have kept our session; what it retains comes only to a new subscription.
+                self._link.unsubscribe(self._topics.every_status)
+                self._link.subscribe(self._topics.every_status)
+            self._connected_before = True
             self._federation.show_everything()
-            self._shown_at = 0.0
+            self._shown_at = -STATUS_EVERY_S
             self._outgoing.wake()
         elif isinstance(event, Disconnected):
             self._link_state = f"down: {event.reason}"
@@ -193,7 +259,6 @@ class Service:
             _answer(event)
 
     def _tick(self) -> None:
-        self._federation.settle_normalisation()
         if self._federation.model is not None and self._evaluator is None:
             self._score_newest()
         self._federation.show_manifest()
@@ -222,7 +287,7 @@ class Service:
         """The `publish_task` command: `bundle` is the file in base64."""
         try:
             data = base64.b64decode(bundle, validate=True)
-        except binascii.Error:
+        except ValueError:
             raise BundleError("the bundle did not arrive as base64") from None
         parsed = Bundle.from_bytes(data)
         self._ask(lambda: self._federation.set_task(parsed))

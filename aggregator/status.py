@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import msgspec
 
 from aggregator.federation import Federation
+from aggregator.ledger.records import Decision
 from fieldfold.wire.messages import NodePresence
 
 BYTES_PER_PARAMETER = 4
@@ -36,6 +37,7 @@ class AggregatorStatus(msgspec.Struct, frozen=True):
         state: `waiting for a task`, `waiting for statistics`, `folding`, `storage full`.
         score: newest held-out score with its version.
         staleness_median, staleness_max: over the newest accepted updates.
+        reasons: rejected updates since the start of the program, by the receipt's code.
         bytes_received: update messages as they came over the wire (before a restart: without repeats).
         bytes_published: model and task as they were handed to the broker.
         float32_bytes: what the accepted updates would have been uncompressed.
@@ -100,17 +102,27 @@ class Tally:
         """The counts of a node, from zero for a new one."""
         return self.nodes.setdefault(name, NodeTally())
 
-    def decided(self, node: str, *, accepted: bool, staleness: int, reason: str) -> None:
+    def heard(self, node: str, size_bytes: int) -> None:
+        """Counts an update message."""
+        self.node(node).bytes_on_wire += size_bytes
+
+    def refused(self, node: str, reason: str) -> None:
+        """Counts a message that cannot even be answered; `node` is empty when not even its sender is known."""
+        self.malformed += 1
+        if node:
+            self.node(node).last_reason = reason
+
+    def decided(self, decision: Decision) -> None:
         """Counts a decision."""
-        mine = self.node(node)
+        mine = self.node(decision.node)
         mine.last_update = time.monotonic()
-        if accepted:
+        if decision.accepted:
             mine.accepted += 1
-            self.staleness.append(staleness)
+            self.staleness.append(decision.staleness)
         else:
             mine.rejected += 1
-            mine.last_reason = reason
-            self.reasons[reason] += 1
+            mine.last_reason = decision.reason
+            self.reasons[decision.code] += 1
 
     @property
     def bytes_on_wire(self) -> int:

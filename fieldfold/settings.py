@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, Union
+from typing import Any, Literal, TypeVar, Union
 
 import msgspec
 
@@ -47,8 +48,64 @@ def convert(document: Mapping[str, Any], kind: type[T], origin: str) -> T:
         return msgspec.convert(document, kind)
     except msgspec.ValidationError as error:
         message, _, where = str(error).partition(" - at `$")
-        key = where.rstrip("`").lstrip(".") or "top level"
-        raise ConfigError(f"{origin}: {key}: {message[:1].lower()}{message[1:]}") from None
+        raise _explained(message, where.rstrip("`").lstrip("."), kind, origin) from None
+
+
+_MISSING = re.compile(r"Object missing required field `(\w+)`")
+_WORDS = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false", "array": "a list"}
+
+
+def _explained(message: str, key: str, kind: Any, origin: str) -> ConfigError:
+    """The error in the words of somebody who edits the file."""
+    if missing := _MISSING.fullmatch(message):
+        key, message = f"{key}.{missing[1]}".lstrip("."), "is missing"
+    for name, words in _WORDS.items():
+        message = message.replace(f"`{name}`", words)
+    hint = _what_is_allowed(_type_at(kind, [part for part in re.split(r"[.\[]", key) if part]))
+    return ConfigError(f"{origin}: {key or 'top level'}: {message[:1].lower()}{message[1:]}", hint)
+
+
+def _type_at(kind: Any, path: list[str]) -> Any:
+    """The type of the value at a path of keys and list indices; None where it cannot be told."""
+    if not path:
+        return kind
+    options = [_bare(option) for option in _options(kind)]
+    for option in options:
+        if isinstance(option, type) and issubclass(option, msgspec.Struct):
+            fields = {field.encode_name: field.type for field in msgspec.structs.fields(option)}
+            if path[0] == option.__struct_config__.tag_field:
+                return Literal[tuple(str(each.__struct_config__.tag) for each in options)]
+            if path[0] in fields:
+                return _type_at(fields[path[0]], path[1:])
+        elif typing.get_args(option):
+            return _type_at(typing.get_args(option)[1 if typing.get_origin(option) is dict else 0], path[1:])
+    return None
+
+
+def _what_is_allowed(kind: Any) -> str:
+    """Allowed values, or the description that the type bears."""
+    if typing.get_origin(kind) is typing.Annotated:
+        described = [meta.description for meta in typing.get_args(kind)[1:] if getattr(meta, "description", None)]
+        if described:
+            return str(described[0])
+    allowed = [
+        str(value).lower() if isinstance(value, bool) else str(value)
+        for option in map(_bare, _options(_bare(kind)))
+        if typing.get_origin(option) is Literal
+        for value in typing.get_args(option)
+    ]
+    return f"allowed here: {', '.join(allowed)}" if allowed else ""
+
+
+def _options(kind: Any) -> tuple[Any, ...]:
+    """The members of a union, or the type alone."""
+    bare = _bare(kind)
+    return typing.get_args(bare) if typing.get_origin(bare) in (Union, types.UnionType) else (bare,)
+
+
+def _bare(kind: Any) -> Any:
+    """The type without its annotations."""
+    return typing.get_args(kind)[0] if typing.get_origin(kind) is typing.Annotated else kind
 
 
 def _refuse_unknown_keys(value: object, kind: Any, origin: str, prefix: str) -> None:
@@ -72,8 +129,7 @@ def _refuse_unknown_keys(value: object, kind: Any, origin: str, prefix: str) -> 
 
 def _struct_for(value: Mapping[Any, Any], kind: Any) -> type[msgspec.Struct] | None:
     """The structure that a table is meant to be: the only one, or the one whose tag the table bears."""
-    if typing.get_origin(kind) is typing.Annotated:
-        kind = typing.get_args(kind)[0]
+    kind = _bare(kind)
     if typing.get_origin(kind) in (Union, types.UnionType):
         found = [option for option in typing.get_args(kind) if _struct_for(value, option)]
         tagged = [option for option in found if _tag_matches(value, option)]

@@ -22,7 +22,8 @@ class FedAvgState(msgspec.Struct, frozen=True):
 class FedAvg(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="fedavg", tag_field="method"):
     """A round ends when `clients_per_round` distinct nodes have answered; only the newest version counts.
 
-    A node that answers twice in a round has its later delta counted.
+    A node that answers twice in a round has its later delta counted; one whose round ended before its delta's turn
+    came is too late, as in over-selection.
     """
 
     clients_per_round: Annotated[int, msgspec.Meta(ge=1, le=100_000)]
@@ -46,6 +47,8 @@ class FedAvg(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="fedav
         self, state: FedAvgState, contribution: Contribution, num_params: int
     ) -> tuple[FedAvgState, Step | None]:
         """Adds to the round; steps when it is complete."""
+        if contribution.staleness > 0:
+            return state, None
         mine = Waiting(contribution.node, contribution.payload, float(contribution.num_examples))
         others = tuple(waiting for waiting in state.round if waiting.node != contribution.node)
         full = (*others, mine)

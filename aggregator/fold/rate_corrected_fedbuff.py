@@ -5,6 +5,9 @@ instead of its staleness: r_i = min(r_max, T_i * mean_j(1 / T_j)), where T_i is 
 all nodes) between two arrivals of node i. Over a long time every node then moves the model equally, however often
 it sends. Counting arrivals rather than seconds keeps the fold replayable and needs no clock.
 
+With `weigh_examples` a delta also counts n_i / mean_j(n_j), by the examples that the nodes say they hold; since that
+is only what they say, at most MAX_SHARE.
+
 A delta longer than `clip_factor` times the median of the recent norms is scaled down to that length.
 """
 
@@ -20,15 +23,17 @@ from aggregator.fold.contribution import Contribution, Step, Waiting, combine
 
 PACE_MEMORY = 0.7
 """Share of the old value in the moving average of T_i."""
+MAX_SHARE = 4.0
 NORMS_REMEMBERED = 64
 ACTIVE_WITHIN_TURNS = 20
 """A node counts as active while it was heard within this many turns of the whole fleet."""
 
 
 class Pace(msgspec.Struct, frozen=True):
-    """Of one node: the arrival count when it was last heard, and T_i; None before its second arrival."""
+    """Of one node: the arrival count when it was last heard, n_i, and T_i; None before its second arrival."""
 
     last_arrival: int
+    num_examples: int
     arrivals_between: float | None = None
 
 
@@ -50,6 +55,7 @@ class RateCorrectedFedBuff(
     server_learning_rate: Annotated[float, msgspec.Meta(gt=0, le=10)] = 1.0
     max_rate: Annotated[float, msgspec.Meta(ge=1, le=1000)] = 10.0
     clip_factor: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 3.0
+    weigh_examples: bool = False
 
     @property
     def max_staleness(self) -> int | None:
@@ -70,8 +76,9 @@ class RateCorrectedFedBuff(
     ) -> tuple[RateCorrectedState, Step | None]:
         """Puts the delta into its node's place; steps when enough distinct nodes wait."""
         arrivals = state.arrivals + 1
-        paces = {**state.paces, contribution.node: _heard(state.paces.get(contribution.node), arrivals)}
+        paces = {**state.paces, contribution.node: _heard(state.paces.get(contribution.node), arrivals, contribution)}
         factor = self._rate(paces, contribution.node) * self._clip(state.norms, contribution.norm)
+        factor *= self._share(paces, contribution.node)
         mine = Waiting(contribution.node, contribution.payload, factor)
         full = (*(waiting for waiting in state.buffer if waiting.node != contribution.node), mine)
         norms = (*state.norms, contribution.norm)[-NORMS_REMEMBERED:]
@@ -90,6 +97,13 @@ class RateCorrectedFedBuff(
             return 1.0
         return min(self.max_rate, mine * sum(1.0 / pace for pace in known) / len(known))
 
+    def _share(self, paces: Mapping[str, Pace], node: str) -> float:
+        """n_i / mean_j(n_j), or 1 when examples do not count."""
+        if not self.weigh_examples:
+            return 1.0
+        mean = sum(pace.num_examples for pace in paces.values()) / len(paces)
+        return min(MAX_SHARE, paces[node].num_examples / mean)
+
     def _clip(self, norms: tuple[float, ...], length: float) -> float:
         """The factor that shortens a delta of this length to `clip_factor` x the median of the recent ones."""
         limit = self.clip_factor * statistics.median(norms) if norms else 0.0
@@ -102,10 +116,10 @@ class RateCorrectedFedBuff(
         return max(1, min(self.buffer_size or min(10, -(-active // 3)), active))
 
 
-def _heard(pace: Pace | None, arrivals: int) -> Pace:
+def _heard(pace: Pace | None, arrivals: int, contribution: Contribution) -> Pace:
     """The node's pace after an arrival at this count."""
     if pace is None:
-        return Pace(arrivals)
+        return Pace(arrivals, contribution.num_examples)
     gap = float(arrivals - pace.last_arrival)
     between = gap if pace.arrivals_between is None else PACE_MEMORY * pace.arrivals_between + (1 - PACE_MEMORY) * gap
-    return Pace(arrivals, between)
+    return Pace(arrivals, contribution.num_examples, between)

@@ -30,14 +30,25 @@ class Ledger:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, isolation_level=None, timeout=2.0)
-            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
-            self._db.executescript(TABLES)
-            self._settle("format", str(FORMAT))
-            self._settle("federation", federation)
         except (OSError, sqlite3.Error) as error:
-            raise StoreError(f"{path}: the ledger cannot be opened: {error}", _hint(error)) from None
+            raise self._trouble("cannot be opened", error) from None
+        try:
+            self._set_up(federation)
+        except sqlite3.Error as error:
+            self._db.close()
+            raise self._trouble("cannot be opened", error) from None
+        except StoreError:
+            self._db.close()
+            raise
+
+    def _set_up(self, federation: str) -> None:
+        """Locks the file for this process, and makes what is not there yet."""
+        self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
+        self._db.executescript(TABLES)
+        self._settle("format", str(FORMAT))
+        self._settle("federation", federation)
 
     def _settle(self, key: str, value: str) -> None:
         """Writes a fact at the first start, and insists on it ever after."""
@@ -59,14 +70,37 @@ class Ledger:
         """
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
+            yield
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
-            raise StoreError(f"{self.path}: cannot be written: {error}", _hint(error)) from None
+            self._roll_back()
+            raise self._trouble("cannot be written", error) from None
+        except BaseException:
+            self._roll_back()
+            raise
+
+    def _roll_back(self) -> None:
+        """On some errors, a full disk among them, SQLite has rolled back already."""
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+
+    def _rows(self, query: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        """The answer to a query.
+
+        Raises:
+            StoreError: when the file is damaged or the disk fails.
+        """
+        try:
+            return self._db.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise self._trouble("cannot be read", error) from None
+
+    def _row(self, query: str, values: tuple[Any, ...] = ()) -> tuple[Any, ...] | None:
+        """The first line of the answer."""
+        return next(iter(self._rows(query, values)), None)
+
+    def _trouble(self, what: str, error: Exception) -> StoreError:
+        return StoreError(f"{self.path}: the ledger {what}: {error}", _hint(error))
 
     # -- tasks and statistics ------------------------------------------------------------------------------------
 
@@ -80,7 +114,7 @@ class Ledger:
 
     def task(self) -> TaskRecord | None:
         """The present task."""
-        row = self._db.execute("SELECT digest, name, bundle FROM task ORDER BY id DESC LIMIT 1").fetchone()
+        row = self._row("SELECT digest, name, bundle FROM task ORDER BY id DESC LIMIT 1")
         return TaskRecord(*row) if row else None
 
     def put_statistics(self, task: str, node: str, sums: bytes) -> None:
@@ -89,8 +123,8 @@ class Ledger:
 
     def statistics(self, task: str) -> dict[str, bytes]:
         """Node -> its sums, in the order of the names."""
-        rows = self._db.execute("SELECT node, sums FROM statistics WHERE task = ? ORDER BY node", (task,))
-        return dict(rows.fetchall())
+        rows = self._rows("SELECT node, sums FROM statistics WHERE task = ? ORDER BY node", (task,))
+        return {node: bytes(sums) for node, sums in rows}
 
     def put_normalisation(self, task: str, value: bytes, nodes: int) -> None:
         """Fixes the normalisation of a task, once."""
@@ -98,8 +132,8 @@ class Ledger:
 
     def normalisation(self, task: str) -> bytes | None:
         """What was released, or None before that."""
-        row = self._db.execute("SELECT value FROM normalisation WHERE task = ?", (task,)).fetchone()
-        return row[0] if row else None
+        row = self._row("SELECT value FROM normalisation WHERE task = ?", (task,))
+        return bytes(row[0]) if row else None
 
     # -- pieces and contributions --------------------------------------------------------------------------------
 
@@ -110,9 +144,10 @@ class Ledger:
         )
         return cursor.rowcount == 1
 
-    def chunks(self) -> Iterator[tuple[str, bytes]]:
-        """(node, message) of all pieces, oldest first."""
-        yield from self._db.execute("SELECT node, message FROM chunk ORDER BY received_at, position")
+    def chunks(self) -> list[tuple[str, bytes, bytes]]:
+        """(node, digest, message) of all pieces, oldest first."""
+        rows = self._rows("SELECT node, digest, message FROM chunk ORDER BY received_at, position")
+        return [(node, digest, message) for node, digest, message in rows]
 
     def drop_chunks(self, node: str, digest: bytes) -> None:
         """Forgets the pieces of an update that is whole now, or given up."""
@@ -150,23 +185,30 @@ class Ledger:
 
     def decision(self, node: str, sequence: int) -> Decision | None:
         """What was decided on this update, if anything."""
-        return self._first(self._DECISION + "WHERE node = ? AND sequence = ?", (node, sequence))
+        row = self._row(self._DECISION + "WHERE node = ? AND sequence = ?", (node, sequence))
+        return _decision(row) if row else None
 
     def accepted_after(self, task: str, contribution: int) -> list[Decision]:
         """The accepted contributions of a task behind a place in the log, in order."""
-        rows = self._db.execute(
-            self._DECISION + "WHERE task = ? AND id > ? AND accepted ORDER BY id", (task, contribution)
-        )
+        rows = self._rows(self._DECISION + "WHERE task = ? AND id > ? AND accepted ORDER BY id", (task, contribution))
         return [_decision(row) for row in rows]
+
+    def norms_until(self, task: str, contribution: int, limit: int) -> tuple[float, ...]:
+        """Norms of the accepted contributions up to a place in the log, the last `limit` of them, oldest first."""
+        rows = self._rows(
+            "SELECT norm FROM contribution WHERE task = ? AND id <= ? AND accepted ORDER BY id DESC LIMIT ?",
+            (task, contribution, limit),
+        )
+        return tuple(norm for (norm,) in reversed(rows))
 
     def next_sequence(self, node: str) -> int:
         """The lowest sequence number above all that were seen from this node."""
-        (highest,) = self._db.execute("SELECT max(sequence) FROM contribution WHERE node = ?", (node,)).fetchone()
+        [(highest,)] = self._rows("SELECT max(sequence) FROM contribution WHERE node = ?", (node,))
         return (highest or 0) + 1
 
     def counts(self) -> dict[str, tuple[int, int, int]]:
         """Node -> (accepted, rejected, bytes of accepted and rejected updates)."""
-        rows = self._db.execute(
+        rows = self._rows(
             "SELECT node, sum(accepted), sum(1 - accepted), sum(size_bytes) FROM contribution GROUP BY node"
         )
         return {node: (int(accepted), int(rejected), int(size)) for node, accepted, rejected, size in rows}
@@ -191,11 +233,11 @@ class Ledger:
 
     def version(self, task: str, version: int) -> VersionRecord | None:
         """One released version."""
-        row = self._db.execute(
+        row = self._row(
             "SELECT task, version, contribution, parameters, delta, weights FROM version"
             " WHERE task = ? AND version = ?",
             (task, version),
-        ).fetchone()
+        )
         if row is None:
             return None
         weights = msgspec.json.decode(row[5], type=dict[str, float])
@@ -219,16 +261,12 @@ class Ledger:
 
     def checkpoint(self, task: str) -> Checkpoint | None:
         """The newest checkpoint of a task."""
-        row = self._db.execute(
+        row = self._row(
             "SELECT task, version, contribution, exact, released, state FROM checkpoint"
             " WHERE task = ? ORDER BY version DESC LIMIT 1",
             (task,),
-        ).fetchone()
+        )
         return Checkpoint(*row) if row else None
-
-    def _first(self, query: str, values: tuple[Any, ...]) -> Decision | None:
-        row = self._db.execute(query, values).fetchone()
-        return _decision(row) if row else None
 
 
 def _decision(row: tuple[Any, ...]) -> Decision:

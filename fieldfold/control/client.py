@@ -53,7 +53,7 @@ class ControlClient:
     def watch(self, every_s: float = 1.0) -> Iterator[Any]:
         """The status, again every `every_s` seconds, until the daemon ends."""
         self._send(Request(ask="watch", every_s=every_s))
-        while line := self._lines.readline():
+        while line := self._receive():
             yield _result(line)
 
     def command(self, name: str, **arguments: Any) -> Any:
@@ -65,17 +65,27 @@ class ControlClient:
         return self._ask(Request(ask="command", command=name, arguments=arguments))
 
     def _send(self, request: Request) -> None:
-        self._socket.sendall(msgspec.json.encode(request) + b"\n")
+        try:
+            self._socket.sendall(msgspec.json.encode(request) + b"\n")
+        except OSError as error:
+            raise _hung_up(error) from None
+
+    def _receive(self) -> bytes:
+        """The next line; empty when the daemon has ended."""
+        try:
+            return self._lines.readline()
+        except OSError as error:
+            raise _hung_up(error) from None
 
     def _ask(self, request: Request) -> Any:
-        try:
-            self._send(request)
-            line = self._lines.readline()
-        except OSError as error:
-            raise ControlError(f"the daemon hung up: {error}", "look into its log") from None
-        if not line:
+        self._send(request)
+        if not (line := self._receive()):
             raise ControlError("the daemon hung up", "look into its log")
         return _result(line)
+
+
+def _hung_up(error: OSError) -> ControlError:
+    return ControlError(f"the daemon does not answer: {error}", "look into its log")
 
 
 def _result(line: bytes) -> Any:

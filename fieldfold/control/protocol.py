@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import platformdirs
@@ -22,7 +22,7 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ask: Literal["status", "watch", "command"]
     command: str = ""
     arguments: dict[str, Any] = {}
-    every_s: float = 1.0
+    every_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 1.0
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):

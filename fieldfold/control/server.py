@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 import socketserver
+import stat
 import struct
 import threading
 from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ from fieldfold.errors import ControlError, FieldfoldError
 Commands: TypeAlias = Mapping[str, Callable[..., Any]]
 _PEER_CREDENTIALS = struct.Struct("3i")
 _FASTEST_WATCH_S = 0.1
+_NOTICES_STOP_S = 0.1
 
 
 class ControlServer:
@@ -48,7 +50,9 @@ class ControlServer:
         finally:
             os.umask(mask)
         self._server.status, self._server.commands, self._server.closing = status, commands, self._closing
-        self._thread = threading.Thread(target=self._server.serve_forever, name="control", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(_NOTICES_STOP_S,), name="control", daemon=True
+        )
         self._thread.start()
 
     def stop(self) -> None:
@@ -74,10 +78,10 @@ class _Session(socketserver.StreamRequestHandler):
     def handle(self) -> None:
         """Answers requests until the client goes."""
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            while line := self.rfile.readline(MAX_LINE_BYTES):
+            while not self.server.closing.is_set() and (line := self.rfile.readline(MAX_LINE_BYTES)):
                 try:
                     self._serve(msgspec.json.decode(line, type=Request))
-                except msgspec.DecodeError as error:
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                     self._send(Answer(ok=False, reason=f"not a request: {error}"))
                 except FieldfoldError as error:
                     self._send(Answer(ok=False, reason=error.reason, hint=error.hint))
@@ -120,11 +124,17 @@ def _claim(path: Path) -> None:
         raise ControlError(f"{path.parent}: cannot be made: {error.strerror}", "set control_socket") from None
     if not path.exists():
         return
+    if not stat.S_ISSOCK(path.stat().st_mode):
+        raise ControlError(f"{path}: there is a file that is no socket", "set control_socket to another path")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)
         try:
             probe.connect(str(path))
-        except OSError:
+        except (ConnectionRefusedError, FileNotFoundError):
             path.unlink(missing_ok=True)
             return
+        except PermissionError:
+            raise ControlError(f"{path}: belongs to another user's daemon", "set control_socket") from None
+        except OSError:
+            pass  # it listens, and is too busy to answer
     raise ControlError(f"{path}: another daemon answers there", "stop it first, or set control_socket")

@@ -64,7 +64,10 @@ class Will(msgspec.Struct, frozen=True):
 class LinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The `[broker]` table of a configuration file; paths are relative to that file."""
 
-    url: Annotated[str, msgspec.Meta(pattern=r"^mqtts?://[^/@]+$")]
+    url: Annotated[
+        str,
+        msgspec.Meta(pattern=r"^mqtts?://[^/@]+$", description="for example mqtts://broker.plant:8883"),
+    ]
     """`mqtts://host:8883` (mutual TLS), or `mqtt://127.0.0.1:1883` without TLS on loopback only."""
     ca: str = ""
     certificate: str = ""

@@ -16,7 +16,7 @@ from fieldfold.params.vector import Vector
 MAX_TENSORS = 10_000
 MAX_PARAMS = 1_000_000_000
 
-TensorName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.\-]{1,256}$")]
+TensorName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.\-]{1,256}\Z")]
 Dimension = Annotated[int, msgspec.Meta(ge=1, le=MAX_PARAMS)]
 
 

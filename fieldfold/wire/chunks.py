@@ -86,13 +86,21 @@ class Assembly:
         self.num_chunks = first.num_chunks
         self._pieces: dict[int, bytes] = {}
 
+    def fits(self, chunk: Chunk) -> bool:
+        """Whether the chunk is of this object, and of this way to cut it."""
+        return (chunk.digest, chunk.total_bytes, chunk.chunk_bytes) == (
+            self.digest,
+            self.total_bytes,
+            self.chunk_bytes,
+        )
+
     def add(self, chunk: Chunk) -> bool:
         """Takes a checked chunk; False when it was here already.
 
         Raises:
             WireError: when it belongs to another object, or was cut differently.
         """
-        if (chunk.digest, chunk.total_bytes, chunk.chunk_bytes) != (self.digest, self.total_bytes, self.chunk_bytes):
+        if not self.fits(chunk):
             raise WireError("a chunk of another object, or of the same cut differently")
         if chunk.index in self._pieces:
             return False
@@ -144,11 +152,17 @@ class Assemblies:
     def take(self, chunk: Chunk) -> Taken:
         """Adds a chunk; the oldest assembly makes way for a new one when there are too many.
 
+        A sender that begins anew may cut the same object differently, since the broker's limit may have changed: what
+        came of the former cut is given up.
+
         Raises:
             WireError: when the chunk cannot be what it claims.
         """
         check_chunk(chunk, self._max_bytes)
         over = []
+        present = self._open.get(chunk.digest)
+        if present is not None and not present.fits(chunk):
+            over.append(self._open.pop(chunk.digest).digest)
         if chunk.digest not in self._open:
             if len(self._open) == self._max_open:
                 over.append(self._open.popitem(last=False)[0])

@@ -21,8 +21,8 @@ Counter = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNTER)]
 Size = Annotated[int, msgspec.Meta(ge=0, le=MAX_OBJECT_BYTES)]
 ShortDigest = Annotated[bytes, msgspec.Meta(min_length=8, max_length=8)]
 """The first 8 bytes of a SHA-256: binary messages name things by these, readable ones by the whole in hex."""
-HexDigest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
-Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+HexDigest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}\Z")]
 Text = Annotated[str, msgspec.Meta(max_length=500)]
 RejectionCode = Literal["invalid", "stale", "other_task", "no_model", "sequence_used"]
 Sums = Annotated[tuple[float, ...], msgspec.Meta(max_length=512)]
@@ -223,6 +223,9 @@ class AggregatorPresence(Readable, frozen=True, kw_only=True):
 BinaryMessage = TypeVar("BinaryMessage", bound=Binary)
 ReadableMessage = TypeVar("ReadableMessage", bound=Readable)
 
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes from anybody; the last for values nested by the thousand in a field we pass over."""
+
 _to_msgpack = msgspec.msgpack.Encoder()
 _to_json = msgspec.json.Encoder()
 
@@ -240,7 +243,7 @@ def unpack(kind: type[BinaryMessage], data: bytes) -> BinaryMessage:
     """
     try:
         return msgspec.msgpack.decode(data, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _UNREADABLE as error:
         raise WireError(f"not a {kind.__name__}: {error}") from None
 
 
@@ -266,5 +269,5 @@ def read(kind: type[ReadableMessage], data: bytes) -> ReadableMessage:
         raise WireError(f"a {kind.__name__} of {len(data)} bytes, at most {MAX_JSON_BYTES} are allowed")
     try:
         return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _UNREADABLE as error:
         raise WireError(f"not a {kind.__name__}: {error}") from None

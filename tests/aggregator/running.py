@@ -1,0 +1,193 @@
+"""A whole aggregator on the in-memory broker, and those who talk to it."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from aggregator.config import AggregatorConfig
+from aggregator.service import Service
+from aggregator.status import AggregatorStatus
+from fieldfold.link.memory import MemoryBroker, MemoryLink
+from fieldfold.link.session import Received, Will
+from fieldfold.params import Vector
+from fieldfold.sensors.statistics import FeatureSums
+from fieldfold.task.bundle import Bundle
+from fieldfold.wire.chunks import Assembly
+from fieldfold.wire.messages import (
+    AggregatorPresence,
+    Chunk,
+    ClientUpdate,
+    ModelManifest,
+    Readable,
+    Receipt,
+    Statistics,
+    read,
+    unpack,
+    write,
+)
+from fieldfold.wire.topics import Topics
+from tests.aggregator.tiny import FEDERATION, chunks
+
+T = TypeVar("T")
+M = TypeVar("M", bound=Readable)
+PATIENCE_S = 10.0
+TOPICS = Topics(FEDERATION)
+CLIENT_ID = "aggregator"
+
+
+def eventually(look: Callable[[], T | None], what: str = "what was expected") -> T:
+    """What `look` gives once it gives something."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline_s:
+        found = look()
+        if found:
+            return found
+        time.sleep(0.005)
+    raise AssertionError(f"{what} did not come within {PATIENCE_S} s")
+
+
+class RunningAggregator:
+    """A service in a thread of its own, which owns its ledger as the main thread does in a process."""
+
+    def __init__(self, config: AggregatorConfig, folder: Path, broker: MemoryBroker) -> None:
+        self._begun: queue.SimpleQueue[Service | Exception] = queue.SimpleQueue()
+        self.error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, args=(config, folder, broker), daemon=True)
+        self._thread.start()
+        begun = self._begun.get(timeout=PATIENCE_S)
+        if isinstance(begun, Exception):
+            raise begun
+        self.service = begun
+
+    def _run(self, config: AggregatorConfig, folder: Path, broker: MemoryBroker) -> None:
+        will = Will(TOPICS.aggregator_status, write(AggregatorPresence(state="offline")))
+        try:
+            service = Service(config, folder, MemoryLink(broker, client_id=CLIENT_ID, will=will))
+        except Exception as error:  # noqa: BLE001 - raised where it was started
+            self._begun.put(error)
+            return
+        self._begun.put(service)
+        try:
+            service.run()
+        except Exception as error:  # noqa: BLE001 - looked at by the test
+            self.error = error
+
+    def stop(self) -> None:
+        self.service.stop()
+        self._thread.join(PATIENCE_S)
+        assert not self._thread.is_alive()
+        assert self.error is None
+
+    def within(self, run: Callable[[], T]) -> T:
+        """Runs something in the service's thread."""
+        result: T = self.service._ask(run)
+        return result
+
+    @property
+    def status(self) -> AggregatorStatus:
+        return self.service.status()
+
+    def reaches(self, version: int) -> None:
+        eventually(lambda: self.status.version == version, f"version {version}")
+
+    def publish(self, bundle: Bundle) -> None:
+        self.within(lambda: self.service._federation.set_task(bundle))
+
+    @property
+    def released(self) -> Vector:
+        model = self.service._federation.model
+        assert model is not None
+        return model.released
+
+    @property
+    def exact(self) -> Vector:
+        model = self.service._federation.model
+        assert model is not None
+        return model.exact
+
+
+class Witness:
+    """Reads and acknowledges everything; keeps the newest payload of each topic, and all receipts."""
+
+    def __init__(self, broker: MemoryBroker, client_id: str = "witness") -> None:
+        self.link = MemoryLink(broker, client_id=client_id)
+        self.link.subscribe("#")
+        self.link.start()
+        self.newest: dict[str, bytes] = {}
+        self.receipts: list[tuple[str, Receipt]] = []
+
+    def look(self) -> None:
+        """Takes what has come."""
+        while True:
+            try:
+                event = self.link.events.get_nowait()
+            except queue.Empty:
+                return
+            if isinstance(event, Received):
+                self.link.ack(event)
+                self.newest[event.topic] = event.payload
+                if event.topic.endswith("/receipt"):
+                    self.receipts.append((TOPICS.node_of(event.topic), read(Receipt, event.payload)))
+
+    def message(self, kind: type[M], topic: str, fits: Callable[[M], bool] = lambda _: True) -> M:
+        """The newest message on a topic, once there is one that fits."""
+
+        def found() -> M | None:
+            self.look()
+            payload = self.newest.get(topic)
+            message = read(kind, payload) if payload else None
+            return message if message is not None and fits(message) else None
+
+        return eventually(found, f"{kind.__name__} on {topic}")
+
+    def manifest(self, version: int) -> ModelManifest:
+        """The model's manifest once it names this version."""
+        return self.message(ModelManifest, TOPICS.model_manifest, lambda manifest: manifest.version == version)
+
+    def object(self, topic: Callable[[int], str]) -> bytes:
+        """What the chunks on `topic(0)`, `topic(1)` and so on make up."""
+
+        def found() -> bytes | None:
+            self.look()
+            if topic(0) not in self.newest:
+                return None
+            assembly = Assembly(unpack(Chunk, self.newest[topic(0)]))
+            for index in range(assembly.num_chunks):
+                if topic(index) in self.newest:
+                    assembly.add(unpack(Chunk, self.newest[topic(index)]))
+            return None if assembly.missing else assembly.whole()
+
+        return eventually(found, f"the object on {topic(0)}")
+
+    def receipt(self, node: str, sequence: int, count: int = 1) -> Receipt:
+        """The newest receipt for an update once `count` have come."""
+
+        def found() -> list[Receipt] | None:
+            self.look()
+            mine = [receipt for name, receipt in self.receipts if (name, receipt.sequence) == (node, sequence)]
+            return mine if len(mine) >= count else None
+
+        return eventually(found, f"the receipt for update {sequence} of {node}")[-1]
+
+
+class Node:
+    """Sends what it is told to; what it hears is the witness's to see."""
+
+    def __init__(self, broker: MemoryBroker, name: str) -> None:
+        self.name = name
+        self.link = MemoryLink(broker, client_id=name)
+        self.link.start()
+
+    def send(self, update: ClientUpdate, chunk_bytes: int = 4096) -> None:
+        """An update, whatever name it bears."""
+        for message in chunks(update, chunk_bytes):
+            self.link.publish(TOPICS.update(self.name), message)
+
+    def send_statistics(self, task: str, sums: FeatureSums, **changes: Any) -> None:
+        fields = {"count": sums.count, "total": sums.total, "total_of_squares": sums.total_of_squares, **changes}
+        self.link.publish(TOPICS.statistics(self.name), write(Statistics(task=task, **fields)))

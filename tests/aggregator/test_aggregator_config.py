@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from aggregator.config import AggregatorConfig, load
+from aggregator.fold.fedasync import FedAsync
+from aggregator.fold.fedavg import FedAvg
+from aggregator.fold.fedbuff import FedBuff
+from aggregator.fold.rate_corrected_fedbuff import RateCorrectedFedBuff
+from fieldfold.errors import ConfigError
+
+LEAST = 'federation = "plant"\n[broker]\nurl = "mqtts://localhost:8883"\n'
+
+
+def load_text(folder: Path, text: str) -> AggregatorConfig:
+    path = folder / "aggregator.toml"
+    path.write_text(text, encoding="utf-8")
+    return load(path)
+
+
+def test_federation_and_broker_are_enough(tmp_path: Path) -> None:
+    config = load_text(tmp_path, LEAST)
+    assert config.federation == "plant"
+    assert config.fold == RateCorrectedFedBuff()
+    assert config.evaluation is None
+
+
+@pytest.mark.parametrize(
+    ("table", "method"),
+    [
+        ('method = "fedavg"\nclients_per_round = 5', FedAvg(clients_per_round=5)),
+        ('method = "fedasync"\nstaleness = "hinge"\nb = 2', FedAsync(staleness="hinge", b=2)),
+        ('method = "fedbuff"\nbuffer_size = 4', FedBuff(buffer_size=4)),
+        (
+            'method = "rate-corrected-fedbuff"\nserver_learning_rate = 0.5',
+            RateCorrectedFedBuff(server_learning_rate=0.5),
+        ),
+    ],
+)
+def test_the_method_is_one_line(tmp_path: Path, table: str, method: object) -> None:
+    assert load_text(tmp_path, f"{LEAST}[fold]\n{table}\n").fold == method
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (LEAST + '[fold]\nmethod = "fedprox"', "fold.method: invalid value 'fedprox'"),
+        (LEAST + '[fold]\nmethod = "fedavg"', "fold: object missing required field `clients_per_round`"),
+        (LEAST + '[fold]\nmethod = "fedbuff"\nbufer_size = 3', "fold.bufer_size: no such key"),
+        (LEAST + "[verify]\nmax_norm = 0", "verify.max_norm: expected `float` > 0"),
+        (LEAST + '[release]\nprofile = "tiny"', "release: no codec profile is named 'tiny'"),
+        (LEAST + "[release]\nsnapshot_every = 0", "release.snapshot_every: expected `int` >= 1"),
+        (LEAST + "[normalisation]\nnodes = -1", "normalisation.nodes: expected `int` >= 0"),
+        (LEAST + '[evaluation]\nfiles = "a.csv"', "evaluation.files: expected `array`, got `str`"),
+        ('federation = "plant"\n', "object missing required field `broker`"),
+        (LEAST.replace("mqtts://", "http://"), "broker.url: "),
+    ],
+)
+def test_each_mistake_is_named(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_text(tmp_path, text)
+    assert said in caught.value.reason

@@ -1,0 +1,140 @@
+"""Each method against a case that was worked out on paper."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from aggregator.fold.contribution import Contribution, Method, Step
+from aggregator.fold.fedasync import FedAsync
+from aggregator.fold.fedavg import FedAvg
+from aggregator.fold.fedbuff import FedBuff
+from aggregator.fold.rate_corrected_fedbuff import RateCorrectedFedBuff
+from aggregator.fold.staleness import constant, hinge, polynomial
+from fieldfold.params import as_vector
+from tests.aggregator.tiny import NUM_PARAMS, contribution
+
+A, B = (1.0, 0.0, 0.0), (0.0, 2.0, 0.0)
+
+
+def steps(method: Method, *arrivals: Contribution) -> list[Step | None]:
+    """What a method does at each arrival, from its beginning."""
+    state = method.init()
+    taken = []
+    for arrival in arrivals:
+        state, step = method.fold(state, arrival, NUM_PARAMS)
+        taken.append(step)
+    return taken
+
+
+def assert_moves(step: Step | None, *update: float) -> None:
+    assert step is not None
+    assert step.update.dtype == np.float32
+    assert step.update.tolist() == pytest.approx(update, rel=1e-6)
+
+
+def test_staleness_weights() -> None:
+    assert [constant(tau) for tau in (0, 9)] == [1, 1]
+    assert [hinge(tau, a=10, b=4) for tau in (0, 4, 5, 6)] == [1, 1, 1 / 11, 1 / 21]
+    assert [polynomial(tau, a=0.5) for tau in (0, 3, 8)] == [1, 1 / 2, pytest.approx(1 / 3)]
+
+
+class TestFedAvg:
+    def test_weighs_a_round_by_examples(self) -> None:
+        method = FedAvg(clients_per_round=2, server_learning_rate=0.5)
+        first, second = steps(
+            method, contribution("a", *A, num_examples=300), contribution("b", *B, num_examples=100)
+        )
+        assert first is None
+        assert_moves(second, 0.5 * 0.75 * 1, 0.5 * 0.25 * 2, 0)
+        assert second is not None
+        assert second.weights == {"a": 0.75, "b": 0.25}
+
+    def test_takes_the_later_of_two_answers_and_begins_the_next_round_empty(self) -> None:
+        method = FedAvg(clients_per_round=2)
+        taken = steps(method, *(contribution(node, *delta) for node, delta in (("a", B), ("a", A), ("b", B))))
+        assert taken[:2] == [None, None]
+        assert_moves(taken[2], 0.5, 1, 0)
+        assert steps(method, *[contribution("a", *A)] * 5) == [None] * 5
+
+    def test_leaves_out_who_is_too_late_for_the_round(self) -> None:
+        method = FedAvg(clients_per_round=2)
+        taken = steps(
+            method, contribution("a", *A), contribution("late", 9, 9, 9, staleness=1), contribution("b", *B)
+        )
+        assert taken[1] is None
+        assert_moves(taken[2], 0.5, 1, 0)
+
+    def test_refuses_what_is_not_of_the_newest_version(self) -> None:
+        assert FedAvg(clients_per_round=2).max_staleness == 0
+
+
+class TestFedAsync:
+    def test_mixes_the_node_s_model_into_the_present_one(self) -> None:
+        # x = 5, x_base = 3, y = 3 + 4 = 7: (1 - .6/2) 5 + .6/2 7 = 5 + .3 (7 - 5)
+        method = FedAsync(alpha=0.6, staleness="polynomial", a=0.5)
+        [step] = steps(method, contribution("a", 4, 0, 0, staleness=3, drift=as_vector([2, 0, 0])))
+        assert_moves(step, 0.3 * (7 - 5), 0, 0)
+        assert step is not None
+        assert step.weights == {"a": pytest.approx(0.3)}
+
+    def test_hinge_and_constant(self) -> None:
+        arrival = contribution("a", *A, staleness=5, drift=as_vector([0, 0, 0]))
+        assert_moves(steps(FedAsync(alpha=0.5, staleness="hinge", a=10, b=4), arrival)[0], 0.5 / 11, 0, 0)
+        assert_moves(steps(FedAsync(alpha=0.5, staleness="constant"), arrival)[0], 0.5, 0, 0)
+
+
+class TestFedBuff:
+    def test_steps_by_the_mean_of_k_arrivals_weighted_by_staleness(self) -> None:
+        method = FedBuff(buffer_size=2, server_learning_rate=2.0)
+        first, second, third = steps(
+            method, contribution("a", *A), contribution("b", *B, staleness=3), contribution("a", *A)
+        )
+        assert first is None
+        assert third is None
+        assert_moves(second, 2 * 0.5 * 1, 2 * 0.5 * 0.5 * 2, 0)
+        assert second is not None
+        assert second.weights == {"a": 0.5, "b": 0.25}
+
+    def test_counts_every_arrival_of_the_same_node(self) -> None:
+        _, step = steps(FedBuff(buffer_size=2), contribution("a", *A), contribution("a", *B))
+        assert_moves(step, 0.5, 1, 0)
+        assert step is not None
+        assert step.weights == {"a": 1.0}
+
+
+class TestRateCorrectedFedBuff:
+    def test_waits_for_distinct_nodes_and_keeps_the_later_delta_of_each(self) -> None:
+        method = RateCorrectedFedBuff(buffer_size=2, clip_factor=1000)
+        taken = steps(method, *(contribution(node, *delta) for node, delta in zip("abba", (A, A, B, A), strict=True)))
+        assert_moves(taken[0], *A)  # nobody else is known yet
+        assert taken[1:3] == [None, None]
+        assert taken[3] is not None
+        assert set(taken[3].weights) == {"a", "b"}
+        assert taken[3].update[0] == pytest.approx(taken[3].weights["a"] * A[0])
+        assert taken[3].update[1] == pytest.approx(taken[3].weights["b"] * B[1])
+
+    def test_weighs_by_pace(self) -> None:
+        # T_b = 1 after the third arrival: r_b = 1 x 1. T_a = 3 after the fourth: r_a = 3 x (1/3 + 1/1) / 2 = 2.
+        method = RateCorrectedFedBuff(buffer_size=2, clip_factor=1000)
+        last = steps(method, *(contribution(node, *A) for node in "abba"))[-1]
+        assert last is not None
+        assert last.weights == {"a": pytest.approx(2 / 2), "b": pytest.approx(1 / 2)}
+
+    def test_never_weighs_more_than_max_rate(self) -> None:
+        method = RateCorrectedFedBuff(buffer_size=2, clip_factor=1000, max_rate=1.5)
+        last = steps(method, *(contribution(node, *A) for node in "abba"))[-1]
+        assert last is not None
+        assert last.weights["a"] == pytest.approx(1.5 / 2)
+
+    def test_scales_down_what_is_much_longer_than_the_recent_ones(self) -> None:
+        method = RateCorrectedFedBuff(buffer_size=1, clip_factor=3)
+        taken = steps(method, *(contribution("a", *A) for _ in range(5)), contribution("a", 0, 60, 0))
+        assert_moves(taken[4], *A)
+        assert_moves(taken[5], 0, 3, 0)
+
+    def test_without_a_buffer_size_takes_a_third_of_the_active_nodes(self) -> None:
+        method = RateCorrectedFedBuff()
+        nodes = [f"n{index}" for index in range(9)]
+        third_turn = steps(method, *(contribution(node, *A) for _ in range(3) for node in nodes))[18:]
+        assert [len(step.weights) for step in third_turn if step is not None] == [3, 3, 3]

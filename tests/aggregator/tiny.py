@@ -1,0 +1,251 @@
+"""A federation small enough to be worked out by hand: a linear model over two sensors, and what its nodes send."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from onnx import TensorProto, helper
+
+from aggregator.config import AggregatorConfig, NormalisationConfig, ReleaseConfig
+from aggregator.fold.contribution import Contribution, Method
+from aggregator.fold.fedbuff import FedBuff
+from aggregator.fold.methods import AnyMethod
+from aggregator.ledger.ledger import Ledger
+from aggregator.ledger.records import Decision, TaskRecord
+from aggregator.model import GlobalModel
+from aggregator.reception import Answer, Reception
+from aggregator.verify.update import VerifyConfig
+from fieldfold.codec import encode
+from fieldfold.errors import WireError
+from fieldfold.link.session import LinkConfig
+from fieldfold.params import Layout, TensorSpec, Vector, as_vector, norm, to_bytes
+from fieldfold.sensors.schema import ColumnTarget, DataSchema, Feature
+from fieldfold.task.bundle import Bundle, batch_bytes, pack
+from fieldfold.task.manifest import Array, LearningRate, Manifest, Metric, Optimizer, SectionName, SelfCheck
+from fieldfold.wire.chunks import cut, object_digest, short
+from fieldfold.wire.messages import Binary, ClientUpdate
+from fieldfold.wire.messages import pack as pack_message
+
+FEDERATION = "plant"
+FIRST = as_vector([0.5, -1.0, 0.25])
+"""The first parameters: two weights and a bias."""
+NUM_PARAMS = FIRST.size
+CHUNK_BYTES = 4096
+MAX_UPDATE_BYTES = 1 << 20
+
+
+@cache
+def bundle(name: str = "wear", normalisation: Literal["fleet", "none"] = "fleet") -> Bundle:
+    """A task whose evaluation graph is real; nobody trains here, so the others are empty."""
+    inputs, targets = (Array("x", "float32", (4, 2)),), (Array("y", "float32", (1,)),)
+    manifest = Manifest(
+        format=1,
+        name=name,
+        description="",
+        kind="regression",
+        data=DataSchema((Feature("heat"), Feature("flow")), 4, ColumnTarget("wear"), normalisation=normalisation),
+        layout=Layout((TensorSpec("weight", (2, 1)), TensorSpec("bias", (1,)))),
+        optimizer_state=(),
+        inputs=inputs,
+        targets=targets,
+        metrics=(Metric("rmse", "lower", "root"),),
+        optimizer=Optimizer("sgd"),
+        learning_rate=LearningRate(0.1),
+        batch_size=16,
+        local_steps=1,
+        proximal=0.0,
+        clip_norm=0.0,
+        self_check=SelfCheck((1.0,), 1.0, 0.1, 2),
+        sections=(),
+        producer="tests",
+    )
+    sections: dict[SectionName, bytes] = {
+        "train.onnx": b"",
+        "evaluate.onnx": _evaluate_graph(),
+        "predict.onnx": b"",
+        "parameters": to_bytes(FIRST),
+        "self_check": bytes(batch_bytes((*inputs, *targets), 2)),
+    }
+    return Bundle.from_bytes(pack(manifest, sections))
+
+
+def _evaluate_graph() -> bytes:
+    """Squared error of (mean over the window) @ weight + bias."""
+    nodes = [
+        helper.make_node("ReduceMean", ["x", "window"], ["means"], keepdims=0),
+        helper.make_node("MatMul", ["means", "p.weight"], ["scaled"]),
+        helper.make_node("Add", ["scaled", "p.bias"], ["output"]),
+        helper.make_node("Sub", ["output", "y"], ["error"]),
+        helper.make_node("Mul", ["error", "error"], ["squares"]),
+        helper.make_node("Squeeze", ["squares", "window"], ["loss"]),
+        helper.make_node("Identity", ["loss"], ["metric.0"]),
+    ]
+    shapes: dict[str, list[int | str | None]] = {
+        "p.weight": [2, 1],
+        "p.bias": [1],
+        "x": ["batch", 4, 2],
+        "y": ["batch", 1],
+    }
+    graph = helper.make_graph(
+        nodes,
+        "evaluate",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch"]) for name in ("loss", "metric.0")],
+        [helper.make_tensor("window", TensorProto.INT64, [1], [1])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def payload(*delta: float) -> bytes:
+    """An update's payload without loss."""
+    return encode(as_vector(delta), "lossless")
+
+
+def lossless_payload(*delta: float) -> bytes:
+    """The same, laid out by hand, for values that the encoder refuses: head, stored stream, planes of bytes."""
+    planes = np.frombuffer(to_bytes(as_vector(delta)), np.uint8).reshape(-1, 4).T.tobytes()
+    return bytes([0x11, len(delta), len(planes), len(planes)]) + planes
+
+
+def contribution(
+    node: str, *delta: float, staleness: int = 0, num_examples: int = 100, drift: Vector | None = None
+) -> Contribution:
+    """What a method is given."""
+    length = norm(as_vector(delta))
+    return Contribution(node, payload(*delta), staleness, num_examples, length, drift)
+
+
+def update(
+    node: str = "press-1",
+    sequence: int = 1,
+    *,
+    delta: tuple[float, ...] = (0.1, 0.2, 0.3),
+    task: str | None = None,
+    base_version: int = 0,
+    num_examples: int = 100,
+    num_steps: int = 20,
+    train_loss: float = 0.5,
+    body: bytes | None = None,
+) -> ClientUpdate:
+    """A sound update, but for what is said otherwise; `body` replaces the payload."""
+    return ClientUpdate(
+        node=node,
+        sequence=sequence,
+        task=short(bundle().digest if task is None else task),
+        base_version=base_version,
+        num_examples=num_examples,
+        num_steps=num_steps,
+        train_loss=train_loss,
+        base_score=(1.0, 10),
+        payload=payload(*delta) if body is None else body,
+    )
+
+
+def chunks(message: Binary, chunk_bytes: int = CHUNK_BYTES) -> list[bytes]:
+    """The messages in which a node sends an update."""
+    return list(cut(pack_message(message), chunk_bytes))
+
+
+def accepted(update: ClientUpdate, staleness: int = 0) -> Decision:
+    """The ledger's row for an update that was accepted."""
+    body = pack_message(update)
+    return Decision(
+        task=bundle().digest,
+        node=update.node,
+        sequence=update.sequence,
+        digest=object_digest(body),
+        base_version=update.base_version,
+        num_examples=update.num_examples,
+        accepted=True,
+        size_bytes=len(body),
+        staleness=staleness,
+        norm=1.0,
+        body=body,
+    )
+
+
+class Plant:
+    """Ledger, model and reception of one aggregator on disk, without its loop; `crash` takes all but the disk."""
+
+    def __init__(self, path: Path, method: Method, *, profile: str = "int8", snapshot_every: int = 3) -> None:
+        self.path, self.method = path, method
+        self.settings = (profile, snapshot_every)
+        self.begun = False
+        self._open()
+
+    def _open(self) -> None:
+        self.ledger = Ledger(self.path, FEDERATION)
+        self.model = GlobalModel(bundle(), self.method, *self.settings)
+        self.reception = Reception(self.ledger, VerifyConfig(), MAX_UPDATE_BYTES)
+        with self.ledger.transaction():
+            self.reception.restore()
+            if self.ledger.task() is None:
+                self.ledger.add_task(TaskRecord(bundle().digest, "wear", bundle().data))
+                self.model.begin(self.ledger)
+            else:
+                self.replayed = self.model.restore(self.ledger)
+
+    def crash(self) -> None:
+        """Ends without a word, and starts again from what is on disk."""
+        self.ledger.close()
+        self._open()
+
+    def receive(self, message: bytes, node: str = "press-1") -> Answer | None:
+        """One message, committed; not folded yet. What is no update is raised, as the loop logs it, afterwards."""
+        with self.ledger.transaction():
+            try:
+                return self.reception.take(node, message, self.model)
+            except WireError as caught:
+                error = caught
+        raise error
+
+    def send(self, sent: ClientUpdate) -> Answer:
+        """A whole update, committed; not folded yet."""
+        answers = [self.receive(message, sent.node) for message in chunks(sent)]
+        assert answers[-1] is not None
+        return answers[-1]
+
+    def fold(self) -> None:
+        """Folds what was committed."""
+        with self.ledger.transaction():
+            self.model.catch_up(self.ledger)
+
+    def digests(self) -> list[str]:
+        """Of all versions that are written."""
+        found = [self.ledger.version(bundle().digest, version) for version in range(self.model.version + 1)]
+        return [record.parameters for record in found if record is not None]
+
+
+@contextlib.contextmanager
+def full_disk(ledger: Ledger) -> Iterator[None]:
+    """The ledger's file may not grow: SQLite fails as it does on a full disk."""
+    [(pages,)] = ledger._rows("PRAGMA page_count")
+    ledger._rows(f"PRAGMA max_page_count = {pages}")
+    yield
+    ledger._rows("PRAGMA max_page_count = 1000000")
+
+
+def config(fold: AnyMethod | None = None, *, snapshot_every: int = 3, nodes: int = 2) -> AggregatorConfig:
+    """An aggregator's configuration; everything lies in the folder that the service is given."""
+    return AggregatorConfig(
+        federation=FEDERATION,
+        broker=LinkConfig("mqtt://127.0.0.1:1883"),
+        state_dir="state",
+        control_socket="control.sock",
+        max_update_bytes=MAX_UPDATE_BYTES,
+        fold=fold or FedBuff(buffer_size=2),
+        release=ReleaseConfig("lossless", snapshot_every),
+        normalisation=NormalisationConfig(nodes, patience_s=60),
+    )
+
+
+def random_delta(generator: np.random.Generator, scale: float = 0.1) -> tuple[float, ...]:
+    """A delta such as training gives."""
+    return tuple(float(value) for value in (scale * generator.standard_normal(NUM_PARAMS)).astype(np.float32))
