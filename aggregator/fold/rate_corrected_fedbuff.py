@@ -3,7 +3,8 @@
 As FedBuff (see fedbuff.py), but a step waits for K *distinct* nodes, and a delta is weighted by its node's pace
 instead of its staleness: r_i = min(r_max, T_i * mean_j(1 / T_j)), where T_i is a moving average of the arrivals (of
 all nodes) between two arrivals of node i. Over a long time every node then moves the model equally, however often
-it sends. Counting arrivals rather than seconds keeps the fold replayable and needs no clock.
+it sends. Counting arrivals rather than seconds keeps the fold replayable and needs no clock. A delta that replaces
+one of its own node that still waits is no arrival: the node is heard once a step, however often it speaks.
 
 With `weigh_examples` a delta also counts n_i / mean_j(n_j), by the examples that the nodes say they hold; since that
 is only what they say, at most MAX_SHARE.
@@ -75,8 +76,11 @@ class RateCorrectedFedBuff(
         self, state: RateCorrectedState, contribution: Contribution, num_params: int
     ) -> tuple[RateCorrectedState, Step | None]:
         """Puts the delta into its node's place; steps when enough distinct nodes wait."""
-        arrivals = state.arrivals + 1
-        paces = {**state.paces, contribution.node: _heard(state.paces.get(contribution.node), arrivals, contribution)}
+        arrivals, paces = state.arrivals, state.paces
+        if all(waiting.node != contribution.node for waiting in state.buffer):
+            arrivals += 1
+            before = paces.get(contribution.node)
+            paces = {**paces, contribution.node: _heard(before, arrivals, contribution)}
         factor = self._rate(paces, contribution.node) * self._clip(state.norms, contribution.norm)
         factor *= self._share(paces, contribution.node)
         mine = Waiting(contribution.node, contribution.payload, factor)

@@ -30,7 +30,7 @@ def short(digest: str) -> bytes:
 
 def chunk_size(message_bytes: int) -> int:
     """How many bytes of an object fit a message of at most `message_bytes`."""
-    return message_bytes - ENVELOPE_BYTES
+    return max(1, message_bytes - ENVELOPE_BYTES)
 
 
 def num_chunks(total_bytes: int, chunk_bytes: int) -> int:

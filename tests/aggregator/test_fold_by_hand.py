@@ -115,17 +115,26 @@ class TestRateCorrectedFedBuff:
         assert taken[3].update[1] == pytest.approx(taken[3].weights["b"] * B[1])
 
     def test_weighs_by_pace(self) -> None:
-        # T_b = 1 after the third arrival: r_b = 1 x 1. T_a = 3 after the fourth: r_a = 3 x (1/3 + 1/1) / 2 = 2.
+        # Arrivals 1 to 9. T_a = T_b = .7 x 2 + .3 x 3 = 2.3 after arrivals 8 and 7, T_c = 9 - 6 = 3:
+        # r_c = 3 x (2 / 2.3 + 1 / 3) / 3, and r_a = 2.3 x (2 / 2.3) / 2 = 1, T_c being unknown at arrival 8.
         method = RateCorrectedFedBuff(buffer_size=2, clip_factor=1000)
-        last = steps(method, *(contribution(node, *A) for node in "abba"))[-1]
+        last = steps(method, *(contribution(node, *A) for node in "ababacbac"))[-1]
         assert last is not None
-        assert last.weights == {"a": pytest.approx(2 / 2), "b": pytest.approx(1 / 2)}
+        assert last.weights == {"a": pytest.approx(1 / 2), "c": pytest.approx((2 / 2.3 + 1 / 3) / 2)}
 
     def test_never_weighs_more_than_max_rate(self) -> None:
-        method = RateCorrectedFedBuff(buffer_size=2, clip_factor=1000, max_rate=1.5)
-        last = steps(method, *(contribution(node, *A) for node in "abba"))[-1]
+        method = RateCorrectedFedBuff(buffer_size=2, clip_factor=1000, max_rate=1.1)
+        last = steps(method, *(contribution(node, *A) for node in "ababacbac"))[-1]
         assert last is not None
-        assert last.weights["a"] == pytest.approx(1.5 / 2)
+        assert last.weights["c"] == pytest.approx(1.1 / 2)
+
+    def test_a_delta_that_replaces_a_waiting_one_does_not_make_its_node_faster(self) -> None:
+        method = RateCorrectedFedBuff(buffer_size=2, clip_factor=1000)
+        once = steps(method, *(contribution(node, *A) for node in "abaabba"))[-1]
+        often = steps(method, *(contribution(node, *A) for node in "abbbbaaaaabbbbbba"))[-1]
+        assert once is not None
+        assert often is not None
+        assert once.weights == often.weights
 
     def test_scales_down_what_is_much_longer_than_the_recent_ones(self) -> None:
         method = RateCorrectedFedBuff(buffer_size=1, clip_factor=3)
