@@ -62,7 +62,8 @@ def cpu_percent(process: psutil.Process, seconds: float) -> float:
     """Share of one core that the process used over a time."""
     before = sum(process.cpu_times()[:2])
     time.sleep(seconds)
-    return 100.0 * (sum(process.cpu_times()[:2]) - before) / seconds
+    used: float = sum(process.cpu_times()[:2]) - before
+    return 100.0 * used / seconds
 
 
 def measure_states(fleet: Fleet) -> dict[str, float]:

@@ -78,7 +78,8 @@ def main() -> None:
     print("seed  federated  pooled  alone mean  worst  fed/pooled  fed/alone  updates  bytes up  seconds")
     for row in rows:
         print(
-            f"{row.seed:>4}  {row.federated:>9.2f}  {row.pooled:>6.2f}  {row.alone_mean:>10.2f}  {row.alone_worst:>5.1f}",
+            f"{row.seed:>4}  {row.federated:>9.2f}  {row.pooled:>6.2f}",
+            f"{row.alone_mean:>10.2f}  {row.alone_worst:>5.1f}",
             f"{row.to_pooled:>10.3f}  {row.to_alone:>9.3f}  {row.updates:>7}  1/{row.uplink_ratio:>6.0f}",
             f"{row.seconds:>7.1f}",
             sep="  ",
