@@ -88,8 +88,8 @@ def _check_claims(update: ClientUpdate, sender: str, expected: Expectation, limi
         )
     if update.num_steps < 1:
         return Rejected("num_steps is 0: nothing was trained")
-    if not math.isfinite(update.train_loss):
-        return Rejected("train_loss is not finite", "lower the learning rate, or look at the node's data")
+    if not (math.isfinite(update.train_loss) and math.isfinite(update.base_score[0])):
+        return Rejected("train_loss or base_score is not finite", "look at the node's data and learning rate")
     return None
 
 

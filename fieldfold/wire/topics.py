@@ -3,14 +3,17 @@
 fieldfold/F/task/manifest               retained JSON: which task, how large
 fieldfold/F/task/bundle/D/I             retained chunk I of the bundle with digest prefix D
 fieldfold/F/model/manifest              retained JSON: newest version, newest snapshot
-fieldfold/F/model/snapshot/V/I          retained chunk I of the whole model at version V
-fieldfold/F/model/delta/V/I             retained chunk I of what leads from version V-1 to V
+fieldfold/F/model/snapshot/S/I          retained chunk I of the whole model, in slot S
+fieldfold/F/model/delta/S/I             retained chunk I of what leads from one version to the next, in slot S
 fieldfold/F/aggregator/status           retained JSON, with a will
 fieldfold/F/node/N/update               chunks of client updates            node -> aggregator
 fieldfold/F/node/N/statistics           JSON: sums of the node's features   node -> aggregator
 fieldfold/F/node/N/status               retained JSON, with a will          node -> people
 fieldfold/F/node/N/receipt              JSON: what became of an update      aggregator -> node
 fieldfold/F/node/N/command              JSON: what is asked of the node     aggregator -> node
+
+Slots are used in turn, so that what is retained stays bounded without ever being cleared: a slot's next user
+overwrites it.
 """
 
 from __future__ import annotations
