@@ -88,6 +88,7 @@ def lines(status: dict[str, Any]) -> list[str]:
         f"scores    {metric} {_number(status['global_score'])} global, {_number(status['served_score'])} served",
         f"training  loss {_number(status['loss'])}, step {status['step']} of {status['steps']}",
         f"updates   {status['accepted']} accepted, {status['rejected']} rejected, {status['outbox']} waiting",
+        f"data      {_data(status['data'])}",
         f"bytes     {_size(status['bytes_up'])} up (float32: {_size(status['float32_up'])})",
         f"          {_size(status['bytes_down'])} down",
         f"memory    {_size(status['memory_bytes'])}",
@@ -95,6 +96,15 @@ def lines(status: dict[str, Any]) -> list[str]:
     if status["last_receipt"]:
         shown.append(f"receipt   {status['last_receipt']}")
     return shown
+
+
+def _data(report: dict[str, Any] | None) -> str:
+    """How much there is to train on, and what was left out and why."""
+    if report is None:
+        return "-"
+    train, validation = (report["parts"][part]["windows"] for part in ("train", "validation"))
+    dropped = ", ".join(f"{count} for a {reason}" for reason, count in report["dropped_windows"].items())
+    return f"{train} windows to train on, {validation} to validate" + (f"; dropped: {dropped}" if dropped else "")
 
 
 def _number(value: float | None) -> str:

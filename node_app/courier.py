@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 
-from fieldfold.errors import LinkDownError, LinkError
+from fieldfold.errors import LinkDownError, LinkError, StoreError
 from fieldfold.link.session import Delivery, Link
 from fieldfold.wire.chunks import chunk_size, cut
 from node_app.store import Parcel, Store
@@ -66,6 +66,11 @@ class Courier:
         if self._thread.is_alive():
             self._thread.join(timeout=3.0)
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether it is at work; it ends only when it is stopped, or by a fault of the program."""
+        return self._thread.is_alive()
+
     def wake(self) -> None:
         """Looks into the outbox at once."""
         with self._changed:
@@ -75,7 +80,11 @@ class Courier:
     def _run(self) -> None:
         while not self._stopping:
             seen = self._news
-            parcel = self._next()
+            try:
+                parcel = self._next()
+            except StoreError as error:
+                log.error("the outbox cannot be read: %s", error)
+                parcel = None
             if parcel is not None:
                 self._carry(parcel, self._attempts[parcel.digest])
                 continue

@@ -32,10 +32,11 @@ class Model(msgspec.Struct, frozen=True):
 class Fetch:
     """One retained object that is being read chunk by chunk; chunks of other objects are passed over."""
 
-    def __init__(self, topic_filter: str, digest_hex: str, size_bytes: int) -> None:
+    def __init__(self, topic_filter: str, digest_hex: str, size_bytes: int, chunk_bytes: int) -> None:
         self.topic_filter = topic_filter
         self.digest = digest_hex
         self.size_bytes = size_bytes
+        self.chunk_bytes = chunk_bytes
         self._assembly: Assembly | None = None
 
     def take(self, message: bytes) -> bytes | None:
@@ -45,11 +46,11 @@ class Fetch:
             WireError: when the chunks do not make up the object that was announced.
         """
         chunk = unpack(Chunk, message)
-        if chunk.digest != short(self.digest) or chunk.total_bytes != self.size_bytes:
+        announced = (short(self.digest), self.size_bytes, self.chunk_bytes)
+        if (chunk.digest, chunk.total_bytes, chunk.chunk_bytes) != announced:
             return None
         check_chunk(chunk, self.size_bytes)
-        # After a reconnect the sender may have cut it anew, to another limit of the broker.
-        if self._assembly is None or not self._assembly.fits(chunk):
+        if self._assembly is None:
             self._assembly = Assembly(chunk)
         assembly = self._assembly
         assembly.add(chunk)

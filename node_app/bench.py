@@ -1,0 +1,149 @@
+"""Everything that belongs to one task on this gateway: its data, its runtime, the served model, the residual."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+
+import msgspec
+
+from fieldfold.codec import ErrorFeedback
+from fieldfold.params import Vector
+from fieldfold.sensors.dataset import load, require_batch
+from fieldfold.sensors.statistics import Normalisation
+from fieldfold.task import open_runtime
+from fieldfold.task.bundle import Bundle
+from fieldfold.task.runtime import Evaluation, Runtime
+from fieldfold.wire.chunks import short
+from fieldfold.wire.messages import ClientUpdate
+from node_app.adopt import Served, adopt
+from node_app.config import NodeConfig
+from node_app.follow import Model
+from node_app.store import Parcel, Store, StoredVector
+from node_app.train import Gate, LocalResult, plan_run, train_locally
+
+VALIDATION_WINDOWS = 2000
+
+
+class Bench:
+    """Reads the data when it is made; opens the runtime when there is a model. One thread owns it.
+
+    Attributes:
+        adopted: the newest model that was evaluated here.
+        found: how it did on the validation windows; None where there are none.
+        served: the model that predictions are made with.
+
+    Raises:
+        DataError: when the data is not what the task needs, or fills no batch.
+    """
+
+    def __init__(self, bundle: Bundle, config: NodeConfig, base: Path, store: Store) -> None:
+        self.bundle = bundle
+        self._config, self._store = config, store
+        self._metric = bundle.manifest.metrics[0]
+        dataset = load(bundle.manifest.data, config.data, base)
+        require_batch(dataset, bundle.manifest.batch_size)
+        self.sums, self.report = dataset.sums, dataset.report
+        self._dataset = dataset
+        self._normalisation: Normalisation | None = None
+        self._runtime: Runtime | None = None
+        self.adopted: Model | None = None
+        self.found: Evaluation | None = None
+        self.served: Served | None = None
+        kept = store.residual(bundle.digest)
+        self.last_base = kept[0] if kept else None
+        self._sent_at = time.monotonic()
+
+    def runtime(self, normalisation: Normalisation | None) -> Runtime:
+        """The runtime, opened and checked at the first call; the data is normalised along with it.
+
+        Raises:
+            BundleError: when the bundle does not reproduce its self-check here.
+        """
+        if normalisation is not None and self._normalisation is None:
+            self._dataset = self._dataset.normalised(normalisation)
+            self._normalisation = normalisation
+        if self._runtime is None:
+            runtime = open_runtime(self.bundle, threads=self._config.training.threads)
+            runtime.self_check()
+            self._runtime = runtime
+        return self._runtime
+
+    # -- the released model ------------------------------------------------------------------------------------------
+
+    def adopt(self, model: Model) -> None:
+        """Evaluates a released model and serves it, or goes on serving a better one."""
+        runtime = self.runtime(model.normalisation)
+        if self.served is None and (kept := self._store.vector("served", self.bundle.digest)) is not None:
+            self.served = Served(kept.version, kept.values, self._score(self._evaluate(runtime, kept.values)))
+        self.found = self._evaluate(runtime, model.parameters)
+        self.served = adopt(model.version, model.parameters, self.found, self.served, self._metric)
+        self.adopted = model
+
+    @property
+    def global_score(self) -> float | None:
+        """The adopted model's deciding metric on this gateway's own validation data."""
+        return self._score(self.found)
+
+    def keep(self) -> None:
+        """Writes newest and served model to disk."""
+        if self.adopted is None:
+            return
+        digest = self.bundle.digest
+        if self.adopted.normalisation is not None:
+            packed = msgspec.msgpack.encode(self.adopted.normalisation)
+            self._store.put_fact(f"normalisation/{digest}", packed)
+        newest = StoredVector(digest, self.adopted.version, self.adopted.parameters)
+        self._store.put_vector("global", newest)
+        if self.served is not None:
+            self._store.put_vector("served", StoredVector(digest, self.served.version, self.served.parameters))
+
+    def _evaluate(self, runtime: Runtime, parameters: Vector) -> Evaluation | None:
+        if not len(self._dataset.validation):
+            return None
+        return runtime.evaluate(parameters, self._dataset.validation.thinned(VALIDATION_WINDOWS).all())
+
+    def _score(self, found: Evaluation | None) -> float | None:
+        return None if found is None else found.metrics[self._metric.name]
+
+    # -- training ----------------------------------------------------------------------------------------------------
+
+    def train(self, model: Model, gate: Gate) -> LocalResult | None:
+        """A local run from `model`; None when the gate did not let it finish.
+
+        Raises:
+            DataError: when training leaves the finite numbers.
+        """
+        windows = self._dataset.train
+        plan = plan_run(self.bundle.manifest, self._config.training, self._config.name, model.version, len(windows))
+        return train_locally(self.runtime(model.normalisation), model.parameters, windows, plan, gate)
+
+    def hand_in(self, model: Model, result: LocalResult) -> Parcel:
+        """Encodes what a run led to and lays it into the outbox, together with what the codec left out."""
+        kept = self._store.residual(self.bundle.digest)
+        layout = self.bundle.manifest.layout
+        feedback = kept[1] if kept else ErrorFeedback.start(layout.num_params, num_trained=layout.num_trained)
+        encoded = feedback.encode(result.delta, self._config.codec.profile)
+        score = self.global_score
+        seen = self.found.num_examples if self.found is not None else 0
+        update = ClientUpdate(
+            node=self._config.name,
+            sequence=1,  # the store gives the real one
+            task=short(self.bundle.digest),
+            base_version=model.version,
+            num_examples=len(self._dataset.train),
+            num_steps=result.num_steps,
+            train_loss=result.train_loss,
+            base_score=(score, seen) if score is not None and math.isfinite(score) else (0.0, 0),
+            payload=encoded.payload,
+        )
+        parcel = self._store.add_update(update, self.bundle.digest, encoded.feedback)
+        self.last_base, self._sent_at = model.version, time.monotonic()
+        return parcel
+
+    def left_to_wait(self, version: int) -> float:
+        """Seconds until training from `version` is allowed: at once, unless an update against it was handed in."""
+        if self.last_base != version:
+            return 0.0
+        return max(0.0, self._sent_at + self._config.training.wait_for_version_s - time.monotonic())

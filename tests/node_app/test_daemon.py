@@ -1,0 +1,374 @@
+"""The whole node on the real turbofan task, over the in-memory broker: what operator and aggregator see of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from fieldfold.codec import decode
+from fieldfold.control.client import ControlClient
+from fieldfold.link.memory import MemoryBroker, MemoryLink
+from fieldfold.link.session import BrokerLimits, LinkConfig
+from fieldfold.sensors.source import DataConfig
+from fieldfold.task.bundle import SECTION_NAMES, Bundle, pack
+from fieldfold.wire.chunks import short
+from fieldfold.wire.messages import Command
+from node_app import daemon as daemon_module
+from node_app import learner as learner_module
+from node_app.cli import lines
+from node_app.config import CodecConfig, NodeConfig, TrainingConfig
+from node_app.daemon import Daemon
+from node_app.status import NodeStatus
+from tests.node_app.beside import FEDERATION, NODE, Beside
+from tests.node_app.turbofan import data_of
+
+Running = Callable[..., AbstractContextManager[Daemon]]
+
+
+@pytest.fixture(autouse=True)
+def _brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon looks about more often than in the field."""
+    monkeypatch.setattr(daemon_module, "TICK_S", 0.05)
+    monkeypatch.setattr("node_app.download.FETCH_PATIENCE_S", 0.5)
+    monkeypatch.setattr(learner_module, "FIRST_LOOK_S", 0.5)
+
+
+@pytest.fixture
+def broker() -> MemoryBroker:
+    return MemoryBroker()
+
+
+@pytest.fixture
+def beside(broker: MemoryBroker) -> Beside:
+    return Beside(broker)
+
+
+@pytest.fixture
+def running(broker: MemoryBroker, tmp_path: Path) -> Running:
+    """Runs a daemon in a folder of its own; twice in a test is the same node again."""
+
+    @contextmanager
+    def run(*, data: DataConfig | None = None, profile: str = "balanced", **training: Any) -> Iterator[Daemon]:
+        config = NodeConfig(
+            name=NODE,
+            federation=FEDERATION,
+            broker=LinkConfig(url="mqtt://127.0.0.1:1"),
+            data=data or data_of(3, 5, 8),
+            state_dir="state",
+            control_socket="node.sock",
+            training=TrainingConfig(**training),
+            codec=CodecConfig(profile),
+        )
+        daemon = Daemon(config, tmp_path, MemoryLink(broker, client_id=NODE))
+        thread = threading.Thread(target=daemon.run)
+        thread.start()
+        try:
+            yield daemon
+        finally:
+            daemon.stop()
+            thread.join(timeout=10)
+            assert not thread.is_alive()
+
+    return run
+
+
+def until(daemon: Daemon, condition: Callable[[NodeStatus], object]) -> NodeStatus:
+    deadline = time.monotonic() + 20
+    while not condition(status := daemon.status()):
+        assert time.monotonic() < deadline, f"it did not happen: {status}"
+        time.sleep(0.02)
+    return status
+
+
+def says(daemon: Daemon, state: str) -> NodeStatus:
+    return until(daemon, lambda status: status.state == state)
+
+
+def joined(beside: Beside, bundle: Bundle) -> None:
+    """Gives the node a task and version 0."""
+    beside.say_task(bundle)
+    statistics = beside.until(lambda: beside.statistics, "no statistics came")
+    beside.begin(bundle, statistics[-1])
+
+
+def test_from_nothing_to_an_update_and_its_receipt(running: Running, beside: Beside, bundle: Bundle) -> None:
+    with running() as daemon:
+        says(daemon, "waiting for a task")
+        beside.say_task(bundle)
+        statistics = beside.until(lambda: beside.statistics)[0]
+        assert statistics.task == bundle.digest
+        assert len(statistics.count) == len(bundle.manifest.data.features)
+        says(daemon, "waiting for the fleet's statistics")
+
+        beside.begin(bundle, statistics)
+        name, update = beside.next_update()
+        assert (update.node, update.sequence, update.base_version) == (NODE, 1, 0)
+        assert update.task == short(bundle.digest)
+        assert update.num_steps == bundle.manifest.local_steps
+        delta = decode(update.payload, bundle.manifest.layout.num_params)
+        assert 0 < np.abs(delta).max() < 1
+        status = says(daemon, "waiting for a newer version")
+        assert (status.version, status.outbox, status.accepted) == (0, 1, 0)
+        assert update.num_examples == status.data.parts["train"].windows
+        assert update.base_score == (status.global_score, status.data.parts["validation"].windows)
+        assert status.bytes_up > len(update.payload)
+
+        beside.receipt((name, update))
+        status = until(daemon, lambda status: status.accepted and not status.outbox)
+        assert (status.rejected, status.last_receipt) == (0, "update 1 accepted")
+    beside.until(lambda: beside.presences[-1].state == "offline")
+    assert beside.presences[0].state in {"starting", "waiting for a task"}
+
+
+def test_it_trains_on_each_newer_version_and_serves_the_best(
+    running: Running, beside: Beside, bundle: Bundle
+) -> None:
+    with running() as daemon:
+        joined(beside, bundle)
+        for version in range(4):
+            update = beside.next_update()
+            assert (update[1].sequence, update[1].base_version) == (version + 1, version)
+            beside.receipt(update)
+            beside.release()
+        status = until(daemon, lambda status: status.version == status.newest_version == 4)
+        assert status.served_score is not None
+        assert status.global_score is not None
+        assert status.served_score <= status.global_score, "rmse: lower is better"
+
+
+def test_a_rejected_update_is_counted_with_its_reason(running: Running, beside: Beside, bundle: Bundle) -> None:
+    with running() as daemon:
+        joined(beside, bundle)
+        beside.receipt(beside.next_update(), "invalid")
+        status = until(daemon, lambda status: status.rejected and not status.outbox)
+        assert (status.accepted, status.last_receipt) == (0, "update 1 rejected: it is invalid")
+
+
+def test_a_newcomer_takes_snapshot_and_deltas_and_who_stays_takes_deltas(
+    running: Running, beside: Beside, bundle: Bundle
+) -> None:
+    with running() as first:
+        joined(beside, bundle)
+        for _ in range(7):
+            beside.release()
+        until(first, lambda status: status.version == 7)
+    with running(enabled=False) as again:
+        until(again, lambda status: status.version == 7)
+        beside.release()
+        until(again, lambda status: status.version == 8)
+        assert says(again, "following").step == 0
+
+
+def test_a_delta_that_was_lost_is_asked_for_again(running: Running, beside: Beside, bundle: Bundle) -> None:
+    with running() as daemon:
+        joined(beside, bundle)
+        until(daemon, lambda status: status.version == 0)
+        for _ in range(4):
+            beside.release(show=False)
+        time.sleep(0.3)
+        assert daemon.status().version == 0
+        beside.release()  # the fifth comes with a snapshot, the way past what is gone for good
+        until(daemon, lambda status: status.version == 5)
+
+
+def test_a_bundle_of_which_a_part_was_lost_is_read_again(
+    running: Running, broker: MemoryBroker, beside: Beside, bundle: Bundle
+) -> None:
+    broker.limits = BrokerLimits(message_bytes=8192)
+    beside.say_task(bundle)
+    last = beside.topics.bundle(bundle.digest, len(bundle.data) // (8192 - 48))
+    withheld = broker._retained.pop(last)
+    with running() as daemon:
+        until(daemon, lambda status: status.bytes_down > len(bundle.data) - 8192)
+        broker._retained[last] = withheld  # nobody is told
+        beside.until(lambda: beside.statistics, "the bundle did not come")
+
+
+def test_wrong_bits_are_noticed_and_mended_by_a_snapshot(running: Running, beside: Beside, bundle: Bundle) -> None:
+    with running() as daemon:
+        joined(beside, bundle)
+        beside.release()
+        until(daemon, lambda status: status.version == 1)
+        assert daemon._download.follower is not None
+        assert daemon._download.follower.model is not None
+        daemon._download.follower.model.parameters[0] += 1
+        beside.release()
+        beside.release()
+        until(daemon, lambda status: status.version == 3)
+
+
+@pytest.mark.parametrize("connected", [True, False], ids=["online", "no broker"])
+def test_started_again_it_goes_on_from_what_it_had(
+    running: Running, broker: MemoryBroker, beside: Beside, bundle: Bundle, *, connected: bool
+) -> None:
+    with running():
+        joined(beside, bundle)
+        beside.receipt(beside.next_update())
+        beside.release()
+        beside.next_update()
+    if not connected:
+        broker.stop()
+    with running() as again:
+        status = until(again, lambda status: status.global_score)
+        assert status.outbox == 1
+        assert (status.version, status.accepted, status.task) == (1, 1, "turbofan")
+        assert status.connected == connected
+        if connected:
+            assert beside.next_update()[1].sequence == 2, "what had no receipt is sent again"
+
+
+def test_killed_before_it_kept_the_model_it_gets_it_again(
+    running: Running, beside: Beside, bundle: Bundle, tmp_path: Path
+) -> None:
+    """The broker holds the session and would send what it retains only to a new subscription."""
+    with running():
+        joined(beside, bundle)
+        beside.receipt(beside.next_update())
+    for file in (tmp_path / "state").iterdir():
+        file.unlink()
+    with running() as again:
+        until(again, lambda status: status.version == 0)
+
+
+def test_without_a_broker_it_trains_on_and_what_waits_is_bounded(
+    running: Running, broker: MemoryBroker, beside: Beside, bundle: Bundle
+) -> None:
+    with running(wait_for_version_s=0.05) as daemon:
+        joined(beside, bundle)
+        beside.next_update()
+        broker.stop()
+        status = says(daemon, "waiting for receipts")
+        assert not status.connected
+        assert status.link == "down: the broker is down"
+        assert status.outbox == learner_module.OUTBOX_FULL
+        broker.start()
+        for _ in range(3):
+            beside.receipt(beside.next_update())
+        until(daemon, lambda status: status.accepted >= 3)
+
+
+def test_a_bundle_that_is_damaged_is_refused_and_a_sound_one_taken(
+    running: Running, beside: Beside, bundle: Bundle
+) -> None:
+    damaged = Bundle(bundle.data[:-1] + bytes([bundle.data[-1] ^ 1]), bundle.manifest, 0)
+    with running() as daemon:
+        beside.say_task(damaged)
+        status = says(daemon, "needs attention")
+        assert f"the task {damaged.digest[:16]} is refused" in status.detail
+        beside.until(lambda: beside.presences and beside.presences[-1].state == "needs attention")
+        joined(beside, bundle)
+        status = until(daemon, lambda status: status.version == 0)
+        assert status.detail == ""
+
+
+def test_a_bundle_that_fails_its_self_check_is_not_trained_with(
+    running: Running, beside: Beside, bundle: Bundle
+) -> None:
+    beside_it = reproduces_nothing(bundle)
+    with running() as daemon:
+        joined(beside, beside_it)
+        status = says(daemon, "needs attention")
+        assert "self-check: the loss of step 1 is" in status.detail
+        assert "do not train with this bundle here" in status.detail
+        joined(beside, bundle)
+        assert beside.next_update()[1].task == short(bundle.digest)
+
+
+def reproduces_nothing(bundle: Bundle) -> Bundle:
+    """The bundle with other losses in its self-check."""
+    check = bundle.manifest.self_check
+    tampered = msgspec.structs.replace(check, losses=tuple(1.01 * loss for loss in check.losses))
+    manifest = msgspec.structs.replace(bundle.manifest, self_check=tampered)
+    return Bundle.from_bytes(pack(manifest, {name: bundle.section(name) for name in SECTION_NAMES}))
+
+
+def test_another_task_is_taken_up_in_the_middle_of_training(running: Running, beside: Beside, bundle: Bundle) -> None:
+    manifest = msgspec.structs.replace(bundle.manifest, name="turbofan-2")
+    second = Bundle.from_bytes(pack(manifest, {name: bundle.section(name) for name in SECTION_NAMES}))
+    with running(max_steps_per_s=1.0) as daemon:
+        joined(beside, bundle)
+        says(daemon, "learning")
+        beside.statistics.clear()
+        joined(beside, second)
+        status = until(daemon, lambda status: status.task == "turbofan-2" and status.version == 0)
+        assert status.task_digest == second.digest
+        says(daemon, "learning")
+
+
+def test_it_pauses_in_the_middle_of_a_run_and_goes_on(
+    running: Running, beside: Beside, bundle: Bundle, tmp_path: Path
+) -> None:
+    with running(max_steps_per_s=20.0) as daemon, ControlClient(tmp_path / "node.sock") as client:
+        joined(beside, bundle)
+        until(daemon, lambda status: status.step > 1)
+        assert client.command("pause") == "paused"
+        says(daemon, "paused")
+        assert client.command("resume") == "resumed"
+        assert beside.next_update()[1].num_steps == 10
+
+        beside.command(Command(command="pause", by="the operator"))
+        says(daemon, "paused")
+        beside.release()
+        until(daemon, lambda status: status.version == 1)
+        beside.command(Command(command="resume"))
+        assert beside.next_update()[1].base_version == 1
+
+
+def test_statistics_are_said_again_when_somebody_asks(running: Running, beside: Beside, bundle: Bundle) -> None:
+    with running():
+        joined(beside, bundle)
+        beside.next_update()
+        first = beside.statistics[-1]
+        beside.statistics.clear()
+        beside.command(Command(command="resend_statistics"))
+        assert beside.until(lambda: beside.statistics)[0] == first
+
+
+def test_no_message_is_larger_than_the_broker_allows(
+    running: Running, broker: MemoryBroker, beside: Beside, bundle: Bundle
+) -> None:
+    broker.limits = BrokerLimits(message_bytes=2048)
+    with running(profile="lossless"):
+        joined(beside, bundle)
+        _, update = beside.next_update()
+    assert len(update.payload) > 30_000
+    assert 2000 < beside.largest_message <= 2048
+
+
+def test_the_status_reads_as_one_fact_a_line(running: Running, beside: Beside, bundle: Bundle) -> None:
+    with running() as daemon:
+        joined(beside, bundle)
+        beside.receipt(beside.next_update())
+        status = until(daemon, lambda status: status.accepted and not status.outbox)
+        shown = "\n".join(lines(msgspec.json.decode(msgspec.json.encode(status))))
+    for part in (
+        "node      press-07 of plant: ",
+        "link      up, MQTT 5, 0 reconnects",
+        "task      turbofan, onnx",
+        "updates   1 accepted, 0 rejected, 0 waiting",
+        "windows to train on",
+        "receipt   update 1 accepted",
+    ):
+        assert part in shown
+
+
+def test_data_that_is_not_there_is_said_before_there_is_a_task_and_looked_for_again(
+    running: Running, beside: Beside, bundle: Bundle, tmp_path: Path
+) -> None:
+    data = msgspec.structs.replace(data_of(3, 5, 8), files=("readings.txt.gz",))
+    with running(data=data) as daemon:
+        status = says(daemon, "needs attention")
+        assert "readings.txt.gz matches no file" in status.detail
+        (tmp_path / "readings.txt.gz").symlink_to(data_of().files[0])
+        daemon._resume()
+        says(daemon, "waiting for a task")
+        joined(beside, bundle)
+        beside.next_update()
