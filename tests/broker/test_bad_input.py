@@ -126,7 +126,7 @@ def gateway(tmp_path: Path) -> Gateway:
     return Gateway(tmp_path)
 
 
-def complains(gateway: Gateway, *words: str) -> None:
+def expect_complaint(gateway: Gateway, *words: str) -> None:
     """It stays up, says it needs attention in its status, and the same in one line of its log."""
     with gateway.running():
         status = gateway.until("needs attention", *words)
@@ -142,7 +142,9 @@ def complains(gateway: Gateway, *words: str) -> None:
 
 def test_missing_data_is_named_at_once_even_before_there_is_a_task(gateway: Gateway) -> None:
     gateway.data = data_table(3, files='["readings/*.csv"]')
-    complains(gateway, f"readings/*.csv matches no file in {gateway.folder}", "check the name and the permissions")
+    expect_complaint(
+        gateway, f"readings/*.csv matches no file in {gateway.folder}", "check the name and the permissions"
+    )
 
 
 @pytest.fixture
@@ -155,24 +157,24 @@ def test_unreadable_data_is_named(trained_before: Gateway) -> None:
     whole = Path(data_of().files[0]).read_bytes()
     (trained_before.folder / "broken.txt.gz").write_bytes(whole[:100_000])
     trained_before.data = data_table(3, files='["broken.txt.gz"]')
-    complains(trained_before, "broken.txt.gz", "is damaged or cut off", "copy it again")
+    expect_complaint(trained_before, "broken.txt.gz", "is damaged or cut off", "copy it again")
 
 
 def test_a_column_that_is_not_there_is_named(trained_before: Gateway) -> None:
     trained_before.data = data_table(3).replace("s21 = 26", "s21 = 27")
-    complains(trained_before, "train_FD001.txt.gz", "s21", "27")
+    expect_complaint(trained_before, "train_FD001.txt.gz", "s21", "27")
 
 
 def test_text_where_a_number_belongs_is_named_with_its_line(trained_before: Gateway) -> None:
     write_readings(trained_before.folder / "readings.txt", {17: "broken"})
     trained_before.data = data_table(1, files='["readings.txt"]')
-    complains(trained_before, "readings.txt", "line 18", "broken", "bad_cells")
+    expect_complaint(trained_before, "readings.txt", "line 18", "broken", "bad_cells")
 
 
 def test_fewer_windows_than_a_batch_are_said(trained_before: Gateway) -> None:
     write_readings(trained_before.folder / "readings.txt", {}, rows=100)
     trained_before.data = data_table(1, files='["readings.txt"]')
-    complains(trained_before, "windows to train on, a batch of this task needs 64", "data.include_series")
+    expect_complaint(trained_before, "windows to train on, a batch of this task needs 64", "data.include_series")
 
 
 def test_windows_with_nan_are_dropped_and_counted_and_the_rest_is_used(gateway: Gateway) -> None:
@@ -279,7 +281,7 @@ def test_a_bundle_that_is_not_there(tmp_path: Path) -> None:
 
 def test_a_stored_bundle_that_fails_its_self_check_is_not_trained_with(gateway: Gateway) -> None:
     gateway.knows(fails_its_self_check(turbofan()), model=True)
-    complains(gateway, "self-check: the loss of step 1 is", "do not train with this bundle here")
+    expect_complaint(gateway, "self-check: the loss of step 1 is", "do not train with this bundle here")
 
 
 def test_a_stored_bundle_that_is_damaged_is_fetched_again(gateway: Gateway) -> None:
