@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import queue
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -251,3 +252,15 @@ def test_nothing_is_left_running(tmp_path: Path) -> None:
         small.start_node("gateway-01")
         pids = [small.pid("broker"), small.pid("gateway-01")]
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_another_task_is_published_from_the_command_line_and_the_fleet_begins_anew(fleet: LoopFleet) -> None:
+    another = Path("examples/turbofan/alone.bundle")
+    command = ("task", "publish", str(another), "--socket", str(fleet.socket("aggregator")))
+    done = subprocess.run(
+        [sys.executable, "-m", "fieldfold", *command], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "turbofan-alone" in done.stdout
+    fleet.until(lambda now: now["task"] == "turbofan-alone" and (now["version"] or 0) >= 1, "nobody learns it")
+    assert {fleet.node_status(name)["task"] for name in ENGINES} == {"turbofan-alone"}
