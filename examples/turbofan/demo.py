@@ -7,6 +7,7 @@ is ten times slower than the others, one is killed with kill -9 on the way and s
 from __future__ import annotations
 
 import argparse
+import shutil
 import signal
 import sys
 import time
@@ -64,10 +65,10 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 def run_fleet(fleet: Fleet, versions: int, show: Display, *, kill: str | None = None) -> Outcome:
-    """Runs a fleet until it has released `versions` versions.
+    """Runs a fleet until it has released `versions` versions, or LONGEST_S are over.
 
     Raises:
-        FieldfoldError: when a part of it ends, or it takes longer than LONGEST_S.
+        FieldfoldError: when a part of it ends, or nothing is learned within LONGEST_S.
     """
     begun_at = time.monotonic()
     fleet.start_broker()
@@ -88,9 +89,10 @@ def run_fleet(fleet: Fleet, versions: int, show: Display, *, kill: str | None = 
         if version >= versions:
             break
         if seconds > LONGEST_S:
-            raise FieldfoldError(
-                f"only {version} versions in {LONGEST_S:.0f} s", f"look into the logs in {fleet.folder}"
-            )
+            if version == 0:
+                raise FieldfoldError(f"no version in {LONGEST_S:.0f} s", f"look into the logs in {fleet.folder}")
+            show.say(f"this machine is slow: ending at version {version}")
+            break
         if kill and killed_at is None and version >= versions // 2:
             lost_bytes = (fleet.node_status(kill) or {}).get("bytes_down", 0)
             fleet.kill(kill)
@@ -145,14 +147,18 @@ class Display:
 
     def progress(self, status: dict[str, Any], seconds: float, versions: int) -> None:
         """Where the fleet is."""
-        score = "-" if status["score"] is None else f"{status['score']:.1f}"
-        line = (
-            f"{seconds:5.0f} s   version {status['version'] or 0:>3} of {versions}   RMSE {score:>5} cycles   "
-            f"{status['accepted']:>4} updates   {status['nodes_online']:>2} gateways online   {status['state']}"
-        )
+        if status["version"] is None:
+            line = f"{seconds:4.0f} s  {status['state']}, {status['nodes_online']} gateways online"
+        else:
+            score = "-" if status["score"] is None else f"{status['score']:.1f}"
+            line = (
+                f"{seconds:4.0f} s  version {status['version']:>3} of {versions}  RMSE {score:>4} cycles"
+                f"  {status['accepted']:>4} updates  {status['nodes_online']:>2} online"
+            )
         if self._live:
             self._clear()
-            rows = [line, "", *_node_rows(status)]
+            width = shutil.get_terminal_size().columns
+            rows = [row[: width - 1] for row in (line, "", *_node_rows(status))]
             sys.stdout.write("\n".join(rows) + "\n")
             self._height = len(rows)
         elif seconds - self._said_at >= LINE_EVERY_S:
@@ -218,8 +224,8 @@ def main(arguments: list[str] | None = None) -> int:
     show = Display()
     bundle = Bundle.read(BUNDLE)
     with Fleet(RUN_FOLDER, BUNDLE, engines, pace, fold=FOLD, embedded=options.embedded) as fleet:
-        broker = "the embedded broker" if fleet.embedded else "Mosquitto with mutual TLS"
-        show.say(f"{len(engines)} gateways, an aggregator and {broker}; {SLOW} is ten times slower than the others")
+        broker = "the embedded broker" if fleet.embedded else "Mosquitto over TLS"
+        show.say(f"{len(engines)} gateways ({SLOW} ten times slower), an aggregator, {broker}")
         outcome = run_fleet(fleet, VERSIONS, show, kill=KILLED)
     show.say("for comparison: each gateway alone, and all data in one place (no federation)")
     single = Bundle.read(ALONE_BUNDLE)
