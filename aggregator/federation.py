@@ -155,6 +155,16 @@ class Federation:
         self.model, self.normalisation, self._statistics_since = model, normalisation, None
         self.show_model()
 
+    def checkpoint(self) -> None:
+        """At a clean end: the next start need not replay, and may do so with other settings.
+
+        Raises:
+            StoreError: when it cannot be written; nothing is lost by that.
+        """
+        if self.model is not None:
+            with self._ledger.transaction():
+                self.model.checkpoint(self._ledger)
+
     # -- folding and showing -----------------------------------------------------------------------------------------
 
     def fold(self) -> bool:

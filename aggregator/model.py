@@ -59,7 +59,7 @@ class GlobalModel:
     def begin(self, ledger: Ledger) -> None:
         """Writes version 0, the bundle's own parameters. Within a transaction."""
         ledger.put_version(VersionRecord(self.task, 0, 0, digest(self.released), b"", {}))
-        self._write_checkpoint(ledger)
+        self.checkpoint(ledger)
 
     def restore(self, ledger: Ledger) -> int:
         """Goes to the newest checkpoint and folds what came after it; returns how many contributions that were.
@@ -133,9 +133,10 @@ class GlobalModel:
                 "start with the [fold] and [release] settings that wrote it, or restore a backup",
             )
         if self.version - self.checkpoint_version >= self._checkpoint_every:
-            self._write_checkpoint(ledger)
+            self.checkpoint(ledger)
 
-    def _write_checkpoint(self, ledger: Ledger) -> None:
+    def checkpoint(self, ledger: Ledger) -> None:
+        """Writes where a replay may begin. Within a transaction."""
         ledger.put_checkpoint(
             Checkpoint(
                 task=self.task,

@@ -133,6 +133,10 @@ class Service:
             self._outgoing.drain(timeout_s=1.0)
         self._outgoing.stop()
         self._link.stop()
+        try:
+            self._federation.checkpoint()
+        except StoreError as error:
+            log.error("no checkpoint at the end: %s", error)
         self._ledger.close()
 
     def _next_batch(self) -> list[Any]:

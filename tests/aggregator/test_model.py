@@ -188,3 +188,22 @@ def test_without_a_checkpoint_there_is_nothing_to_restore(tmp_path: Path) -> Non
     with pytest.raises(StoreError, match="there is no checkpoint"):
         plant.crash()
     plant.ledger.close()
+
+
+def test_after_a_clean_end_it_goes_on_with_other_settings_of_the_method(tmp_path: Path) -> None:
+    plant = Plant(tmp_path / "ledger.sqlite", FedBuff(buffer_size=3), snapshot_every=100)
+    for sent in season(plant.method, 8):
+        send_based(plant, sent)
+        plant.fold()
+    version, exact = plant.model.version, plant.model.exact.tobytes()
+    with plant.ledger.transaction():
+        plant.model.checkpoint(plant.ledger)
+    plant.method = FedBuff(buffer_size=5)
+    plant.crash()
+
+    assert plant.replayed == 0
+    assert (plant.model.version, plant.model.exact.tobytes()) == (version, exact)
+    for sent in season(plant.method, TURNS)[8:13]:
+        send_based(plant, sent)
+        plant.fold()
+    assert plant.model.version == version + 1
