@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from fieldfold import logs
+from fieldfold.cli.figures import number, plain, size
 from fieldfold.control.client import ControlClient
 from fieldfold.control.protocol import default_socket
 
@@ -34,8 +35,8 @@ def run(config_path: Path, log_level: str, log_format: logs.Format) -> None:
 
     logs.set_up(level=log_level, form=log_format)
     service = Service(load(config_path), config_path.resolve().parent)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: service.stop())
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, lambda *_: service.stop())
     service.run()
 
 
@@ -54,8 +55,8 @@ def status(socket: Path | None, *, as_json: bool) -> None:
 
 def lines(status: dict[str, Any]) -> list[str]:
     """The status for people, one fact a line."""
-    score = "-" if status["score"] is None else f"{status['score']:.4g} at version {status['score_version']}"
-    saved = f" (float32: {_bytes(status['float32_bytes'])})" if status["float32_bytes"] else ""
+    score = "-" if status["score"] is None else f"{number(status['score'])} at version {status['score_version']}"
+    saved = f" (float32: {size(status['float32_bytes'])})" if status["float32_bytes"] else ""
     detail = f" ({status['detail']})" if status["detail"] else ""
     shown = [
         f"federation  {status['federation']}: {status['state']}{detail}",
@@ -66,22 +67,13 @@ def lines(status: dict[str, Any]) -> list[str]:
         f"nodes       {status['nodes_online']} of {status['nodes_known']} online",
         f"updates     {status['accepted']} accepted, {status['rejected']} rejected, {status['malformed']} malformed",
         f"staleness   median {status['staleness_median']:.0f}, largest {status['staleness_max']}",
-        f"received    {_bytes(status['bytes_received'])}{saved}",
-        f"published   {_bytes(status['bytes_published'])}",
+        f"received    {size(status['bytes_received'])}{saved}",
+        f"published   {size(status['bytes_published'])}",
     ]
     for node in status["nodes"]:
         presence = node["presence"] or {"state": "not heard", "version": None}
-        why = f"  last refusal: {node['last_reason']}" if node["last_reason"] else ""
+        why = f"  last refusal: {plain(node['last_reason'])}" if node["last_reason"] else ""
         version = "-" if presence["version"] is None else presence["version"]
         counts = f"{node['accepted']:>6} accepted {node['rejected']:>4} rejected"
-        shown.append(f"  {node['node']:<20} {presence['state']:<24} v{version!s:<6} {counts}{why}")
+        shown.append(f"  {node['node']:<20} {plain(presence['state']):<24} v{version!s:<6} {counts}{why}")
     return shown
-
-
-def _bytes(size: float) -> str:
-    """A size for people, in powers of 1000."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000 or unit == "GB":
-            break
-        size /= 1000
-    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"

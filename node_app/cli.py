@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from fieldfold import logs
+from fieldfold.cli.figures import number, plain, size
 from fieldfold.control.client import ControlClient
 from fieldfold.control.protocol import default_socket
 
@@ -39,8 +40,8 @@ def run(config_path: Path, log_level: str, log_format: logs.Format) -> None:
 
     logs.set_up(level=log_level, form=log_format)
     daemon = Daemon(load(config_path), config_path.resolve().parent)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: daemon.stop())
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, lambda *_: daemon.stop())
     daemon.run()
 
 
@@ -76,7 +77,7 @@ def _command(socket: Path | None, name: str) -> None:
 
 def lines(status: dict[str, Any]) -> list[str]:
     """The status for people, one fact a line."""
-    detail = f": {status['detail']}" if status["detail"] else ""
+    detail = f": {plain(status['detail'])}" if status["detail"] else ""
     version = "-" if status["version"] is None else f"v{status['version']}"
     behind = (status["newest_version"] or 0) - (status["version"] or 0)
     metric = status["metric"]
@@ -85,16 +86,16 @@ def lines(status: dict[str, Any]) -> list[str]:
         f"link      {'up' if status['connected'] else 'not up'}, {status['link']}, {status['reconnects']} reconnects",
         f"task      {status['task'] or '-'}" + (f", {status['runtime']}" if status["runtime"] else ""),
         f"model     {version}" + (f", {behind} behind" if behind > 0 else ""),
-        f"scores    {metric} {_number(status['global_score'])} global, {_number(status['served_score'])} served",
-        f"training  loss {_number(status['loss'])}, step {status['step']} of {status['steps']}",
+        f"scores    {metric} {number(status['global_score'])} global, {number(status['served_score'])} served",
+        f"training  loss {number(status['loss'])}, step {status['step']} of {status['steps']}",
         f"updates   {status['accepted']} accepted, {status['rejected']} rejected, {status['outbox']} waiting",
         f"data      {_data(status['data'])}",
-        f"bytes     {_size(status['bytes_up'])} up (float32: {_size(status['float32_up'])})",
-        f"          {_size(status['bytes_down'])} down",
-        f"memory    {_size(status['memory_bytes'])}",
+        f"bytes     {size(status['bytes_up'])} up (float32: {size(status['float32_up'])})",
+        f"          {size(status['bytes_down'])} down",
+        f"memory    {size(status['memory_bytes'])}",
     ]
     if status["last_receipt"]:
-        shown.append(f"receipt   {status['last_receipt']}")
+        shown.append(f"receipt   {plain(status['last_receipt'])}")
     return shown
 
 
@@ -105,15 +106,3 @@ def _data(report: dict[str, Any] | None) -> str:
     train, validation = (report["parts"][part]["windows"] for part in ("train", "validation"))
     dropped = ", ".join(f"{count} for a {reason}" for reason, count in report["dropped_windows"].items())
     return f"{train} windows to train on, {validation} to validate" + (f"; dropped: {dropped}" if dropped else "")
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
-
-
-def _size(size: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"
