@@ -38,6 +38,8 @@ from node_app.store import Store
 log = logging.getLogger(__name__)
 TICK_S = 1.0
 STATUS_EVERY_S = 15.0
+STATISTICS_EVERY_S = 15.0
+"""A broker that is killed loses what it has not saved yet, and without statistics there would never be a model."""
 BYTES_PER_PARAMETER = 4
 
 
@@ -65,6 +67,7 @@ class Daemon:
         self._learner = Learner(config, base, self._store, self._send_statistics, self._courier.wake)
         self._download = Download(self._link, self._topics, self._store, self._learner.give_task, self._learner.wake)
         self._sums: FeatureSums | None = None
+        self._sums_said_at = 0.0
         self._link_state = "connecting"
         self._refusal: Refused | None = None
         self._connections = 0
@@ -185,7 +188,10 @@ class Daemon:
         if not (self._learner.is_alive and self._courier.is_alive):
             raise FieldfoldError("a thread of the node has ended", "the reason stands above; start the node again")
         self._download.tick()
-        self._show(time.monotonic())
+        now = time.monotonic()
+        if now - self._sums_said_at > STATISTICS_EVERY_S:
+            self._repeat_statistics()
+        self._show(now)
 
     # -- what is told ------------------------------------------------------------------------------------------------
 
@@ -199,6 +205,7 @@ class Daemon:
         waiting = self._download.follower is not None and self._download.follower.model is None
         if self._sums is None or self._download.bundle is None or not (waiting or asked):
             return
+        self._sums_said_at = time.monotonic()
         message = Statistics(
             task=self._download.bundle.digest,
             count=self._sums.count,

@@ -63,8 +63,13 @@ class LoopFleet(Fleet):
             status = self.aggregator_status()
             if status is not None and condition(status):
                 return status
-            assert time.monotonic() < deadline, f"{what}: {status}\n{self.log('aggregator')}"
+            assert time.monotonic() < deadline, f"{what}: {status}\n{self.testimony()}"
             time.sleep(0.05)
+
+    def testimony(self) -> str:
+        """What everybody says, for whoever has to find out why it stands still."""
+        nodes = [f"{name}: {self.node_status(name)}\n{self.log(name)}" for name in self.engines]
+        return "\n".join([self.log("aggregator"), *nodes, self.log("broker")[-3000:]])
 
     def advances(self, by: int) -> Any:
         """Waits for newer versions."""
@@ -95,13 +100,16 @@ class Watcher:
                 self._link.ack(event)
                 self.messages.append((event.topic, event.payload))
 
-    def until_told(self, topic: str, part: bytes) -> None:
-        """Waits for a message with these bytes in it."""
+    def until_told(self, topic: str, *parts: bytes) -> None:
+        """Waits until the newest message on a topic has all of these in it."""
         deadline = time.monotonic() + PATIENCE_S
-        while not any(topic == known and part in payload for known, payload in self.messages):
-            assert time.monotonic() < deadline, f"{topic} never says {part!r}"
-            time.sleep(0.05)
+        while True:
             self.listen()
+            newest = next((payload for known, payload in reversed(self.messages) if known == topic), b"")
+            if all(part in newest for part in parts):
+                return
+            assert time.monotonic() < deadline, f"{topic} never says {parts!r}, but {newest!r}"
+            time.sleep(0.05)
 
     def manifests(self) -> dict[int, str]:
         """Version -> digest of its parameters, as they were announced."""
@@ -177,7 +185,7 @@ def test_after_a_power_cut_at_every_gateway_the_loop_goes_on(fleet: LoopFleet) -
 
 
 def test_mosquitto_sub_shows_status_and_receipts_that_can_be_read(fleet: LoopFleet, watcher: Watcher) -> None:
-    watcher.until_told(TOPICS.aggregator_status, b'"state":"folding"')
+    watcher.until_told(TOPICS.aggregator_status, b'"state":"folding"', b'"nodes_online":3')
     config = fleet.link_config
     host, port = config.url.partition("://")[2].split(":")
     command = ["mosquitto_sub", "-h", host, "-p", port, "-t", "#", "-v", "-W", "2"]

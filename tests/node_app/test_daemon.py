@@ -332,6 +332,20 @@ def test_statistics_are_said_again_when_somebody_asks(running: Running, beside: 
         assert beside.until(lambda: beside.statistics)[0] == first
 
 
+def test_statistics_that_were_lost_are_said_again(
+    running: Running, beside: Beside, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemon_module, "STATISTICS_EVERY_S", 0.2)
+    with running():
+        beside.say_task(bundle)
+        beside.until(lambda: len(beside.statistics) >= 3)
+        beside.begin(bundle, beside.statistics[-1])
+        beside.next_update()
+        beside.statistics.clear()
+        beside.listen(0.5)
+        assert beside.statistics == [], "who has a model was heard"
+
+
 def test_no_message_is_larger_than_the_broker_allows(
     running: Running, broker: MemoryBroker, beside: Beside, bundle: Bundle
 ) -> None:
