@@ -96,7 +96,7 @@ class Service:
         self._unfolded = False
         self._retry_at = 0.0
         self._started_at = time.monotonic()
-        self._shown_at = 0.0
+        self._shown_at, self._shown_state = 0.0, ""
         self._stopping = False
         self._connected_before = False
         socket = base / config.control_socket if config.control_socket else default_socket("aggregator")
@@ -182,7 +182,7 @@ class Service:
     def _trouble(self, reason: str) -> None:
         """Says it, once, when the ledger cannot be written, or can be again."""
         if bool(reason) != bool(self._storage_trouble):
-            self._shown_at = 0.0
+            self._shown_at, self._shown_state = 0.0, ""
             if reason:
                 log.error("intake stands still: %s", reason)
             else:
@@ -251,8 +251,10 @@ class Service:
             self._shown_at = -STATUS_EVERY_S
             self._outgoing.wake()
         elif isinstance(event, Disconnected):
-            self._link_state = f"down: {event.reason}"
-            log.warning("link down: %s", event.reason)
+            state = f"down: {event.reason}"
+            if self._link_state != state:
+                self._link_state = state
+                log.warning("link down: %s; it is tried again and again, and nothing is lost", event.reason)
         elif isinstance(event, Refused):
             self._link_state = f"refused: {event.reason}; {event.hint}"
             log.error("refused: %s; %s", event.reason, event.hint)
@@ -266,9 +268,9 @@ class Service:
         if self._federation.model is not None and self._evaluator is None:
             self._score_newest()
         self._federation.show_manifest()
-        now = time.monotonic()
-        if self._link.is_up and now - self._shown_at >= STATUS_EVERY_S:
-            self._shown_at = now
+        now, state = time.monotonic(), self._state()
+        if self._link.is_up and (state != self._shown_state or now - self._shown_at >= STATUS_EVERY_S):
+            self._shown_at, self._shown_state = now, state
             self._outgoing.retain(self._topics.aggregator_status, write(self._presence()))
 
     def _score_newest(self) -> None:

@@ -21,7 +21,7 @@ from node_app.adopt import Served, adopt
 from node_app.config import NodeConfig
 from node_app.follow import Model
 from node_app.store import Parcel, Store, StoredVector
-from node_app.train import Gate, LocalResult, plan_run, train_locally
+from node_app.train import Gate, LocalResult, plan_run, run_seed, train_locally
 
 VALIDATION_WINDOWS = 2000
 
@@ -53,6 +53,7 @@ class Bench:
         self.served: Served | None = None
         kept = store.residual(bundle.digest)
         self.last_base = kept[0] if kept else None
+        self._attempts = 1 if kept else 0
         self._sent_at = time.monotonic()
 
     def runtime(self, normalisation: Normalisation | None) -> Runtime:
@@ -116,7 +117,10 @@ class Bench:
             DataError: when training leaves the finite numbers.
         """
         windows = self._dataset.train
-        plan = plan_run(self.bundle.manifest, self._config.training, self._config.name, model.version, len(windows))
+        attempt = self._attempts if self.last_base == model.version else 0
+        training = self._config.training
+        seed = run_seed(self._config.name, training.seed, model.version, attempt)
+        plan = plan_run(self.bundle.manifest, training, model.version, len(windows), seed)
         return train_locally(self.runtime(model.normalisation), model.parameters, windows, plan, gate)
 
     def hand_in(self, model: Model, result: LocalResult) -> Parcel:
@@ -139,6 +143,7 @@ class Bench:
             payload=encoded.payload,
         )
         parcel = self._store.add_update(update, self.bundle.digest, encoded.feedback)
+        self._attempts = self._attempts + 1 if self.last_base == model.version else 1
         self.last_base, self._sent_at = model.version, time.monotonic()
         return parcel
 

@@ -51,7 +51,7 @@ class Gate(Protocol):
         """Told after every step."""
 
 
-def plan_run(manifest: Manifest, config: TrainingConfig, node: str, version: int, num_windows: int) -> Plan:
+def plan_run(manifest: Manifest, config: TrainingConfig, version: int, num_windows: int, seed: int) -> Plan:
     """The run that starts from `version`; the configuration overrides the task where it says something."""
     if config.epochs_per_update:
         steps = config.epochs_per_update * (num_windows // manifest.batch_size)
@@ -63,15 +63,15 @@ def plan_run(manifest: Manifest, config: TrainingConfig, node: str, version: int
         learning_rate=manifest.learning_rate.at(version),
         proximal=manifest.proximal if config.proximal is None else config.proximal,
         clip_norm=manifest.clip_norm if config.clip_norm is None else config.clip_norm,
-        seed=run_seed(node, config.seed, version),
+        seed=seed,
         keep_optimizer=config.keep_optimizer,
         max_steps_per_s=config.max_steps_per_s,
     )
 
 
-def run_seed(node: str, seed: int, version: int) -> int:
-    """A seed for one run: another for each node and version, the same when the run is repeated."""
-    text = f"{node}/{seed}/{version}".encode()
+def run_seed(node: str, seed: int, version: int, attempt: int) -> int:
+    """A seed for one run: another for each node, version and attempt, the same when the run is repeated."""
+    text = f"{node}/{seed}/{version}/{attempt}".encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest(), "little") & 0x7FFFFFFF
 
 

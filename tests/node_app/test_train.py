@@ -24,6 +24,9 @@ from tests.node_app.turbofan import data_of
 NODE = "press-07"
 
 
+SEED = run_seed(NODE, 0, 0, 0)
+
+
 class Open:
     """A gate that lets everything pass until `closes_before`."""
 
@@ -57,7 +60,7 @@ def runtime(bundle: Bundle) -> Runtime:
 
 @pytest.fixture
 def plan(bundle: Bundle, windows: Windows) -> Plan:
-    return plan_run(bundle.manifest, TrainingConfig(), NODE, 0, len(windows))
+    return plan_run(bundle.manifest, TrainingConfig(), 0, len(windows), SEED)
 
 
 def run(bundle: Bundle, runtime: Runtime, windows: Windows, plan: Plan, gate: Open | None = None) -> LocalResult:
@@ -68,7 +71,7 @@ def run(bundle: Bundle, runtime: Runtime, windows: Windows, plan: Plan, gate: Op
 
 def test_a_plan_is_the_task_s_where_the_configuration_says_nothing(bundle: Bundle) -> None:
     manifest = msgspec.structs.replace(bundle.manifest, proximal=0.2, clip_norm=3.0)
-    plan = plan_run(manifest, TrainingConfig(), NODE, 60, 1000)
+    plan = plan_run(manifest, TrainingConfig(), 60, 1000, SEED)
     assert plan.num_steps == manifest.local_steps
     assert plan.batch_size == manifest.batch_size
     assert plan.learning_rate == pytest.approx(manifest.learning_rate.initial / 2), "its half-life is 60 versions"
@@ -78,14 +81,14 @@ def test_a_plan_is_the_task_s_where_the_configuration_says_nothing(bundle: Bundl
 def test_the_configuration_overrides_the_task(bundle: Bundle) -> None:
     manifest = msgspec.structs.replace(bundle.manifest, proximal=0.2, clip_norm=3.0)
     config = TrainingConfig(steps_per_update=7, proximal=0.0, clip_norm=1.5, max_steps_per_s=4.0)
-    plan = plan_run(manifest, config, NODE, 0, 1000)
+    plan = plan_run(manifest, config, 0, 1000, SEED)
     assert (plan.num_steps, plan.proximal, plan.clip_norm, plan.max_steps_per_s) == (7, 0.0, 1.5, 4.0)
-    epochs = plan_run(manifest, TrainingConfig(epochs_per_update=3, steps_per_update=7), NODE, 0, 200)
+    epochs = plan_run(manifest, TrainingConfig(epochs_per_update=3, steps_per_update=7), 0, 200, SEED)
     assert epochs.num_steps == 3 * (200 // manifest.batch_size)
 
 
 def test_every_run_has_a_seed_of_its_own_and_the_same_one_when_repeated() -> None:
-    keys = list(itertools.product([NODE, "press-08"], [0, 1], range(50)))
+    keys = list(itertools.product([NODE, "press-08"], [0, 1], range(50), [0, 1]))
     seeds = [run_seed(*key) for key in keys]
     assert len(set(seeds)) == len(seeds)
     assert seeds == [run_seed(*key) for key in keys]
@@ -109,7 +112,7 @@ def test_a_run_that_is_repeated_gives_the_same_bits_and_another_version_others(
 ) -> None:
     first = run(bundle, open_runtime(bundle), windows, plan)
     again = run(bundle, open_runtime(bundle), windows, plan)
-    other = run(bundle, open_runtime(bundle), windows, msgspec.structs.replace(plan, seed=run_seed(NODE, 0, 1)))
+    other = run(bundle, open_runtime(bundle), windows, msgspec.structs.replace(plan, seed=run_seed(NODE, 0, 1, 0)))
     assert first.delta.tobytes() == again.delta.tobytes()
     assert first.delta.tobytes() != other.delta.tobytes()
 
