@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -22,7 +23,13 @@ def aggregator() -> None:
 
 
 @aggregator.command()
-@click.option("--config", "config_path", type=click.Path(path_type=Path), required=True, help="aggregator.toml")
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="configuration file, for example aggregator.toml",
+)
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text")
 def run(config_path: Path, log_level: str, log_format: logs.Format) -> None:
@@ -34,6 +41,7 @@ def run(config_path: Path, log_level: str, log_format: logs.Format) -> None:
     from aggregator.service import Service  # noqa: PLC0415
 
     logs.set_up(level=log_level, form=log_format)
+    os.umask(0o027)  # what is written is nobody else's to read
     service = Service(load(config_path), config_path.resolve().parent)
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, lambda *_: service.stop())
@@ -56,6 +64,8 @@ def status(socket: Path | None, *, as_json: bool) -> None:
 def lines(status: dict[str, Any]) -> list[str]:
     """The status for people, one fact a line."""
     score = "-" if status["score"] is None else f"{number(status['score'])} at version {status['score_version']}"
+    if status["evaluation_trouble"]:
+        score = f"is off: {plain(status['evaluation_trouble'])}"
     saved = f" (float32: {size(status['float32_bytes'])})" if status["float32_bytes"] else ""
     detail = f" ({status['detail']})" if status["detail"] else ""
     shown = [

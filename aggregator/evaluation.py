@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +16,6 @@ from fieldfold.sensors.statistics import Normalisation
 from fieldfold.task import open_runtime
 from fieldfold.task.bundle import Bundle
 
-log = logging.getLogger(__name__)
-
 
 class Scored(msgspec.Struct, frozen=True):
     """How a version did."""
@@ -26,6 +23,12 @@ class Scored(msgspec.Struct, frozen=True):
     task: str
     version: int
     score: float
+
+
+class Unscored(msgspec.Struct, frozen=True):
+    """Why there are no scores."""
+
+    reason: str
 
 
 class Evaluator:
@@ -41,7 +44,7 @@ class Evaluator:
         normalisation: Normalisation | None,
         config: DataConfig,
         base: Path,
-        report: Callable[[Scored], None],
+        report: Callable[[Scored | Unscored], None],
     ) -> None:
         self.task = bundle.digest
         self._bundle, self._normalisation, self._config, self._base = bundle, normalisation, config, base
@@ -67,8 +70,7 @@ class Evaluator:
 
     def _run(self) -> None:
         try:
-            schema = self._bundle.manifest.data
-            dataset = load(schema, self._config, self._base, held_out=True)
+            dataset = load(self._bundle.manifest.data, self._config, self._base, held_out=True)
             if self._normalisation is not None:
                 dataset = dataset.normalised(self._normalisation)
             batch = dataset.test.all()
@@ -78,10 +80,19 @@ class Evaluator:
                 score = evaluation.metrics[self._bundle.manifest.metrics[0].name]
                 self._report(Scored(self._bundle.digest, job[0], score))
         except FieldfoldError as error:
-            log.error("held-out evaluation is off: %s", error)
+            self._report(Unscored(str(error)))
 
     def _next(self) -> tuple[int, Vector] | None:
         with self._changed:
             self._changed.wait_for(lambda: self._stopping or self._waiting is not None)
             job, self._waiting = self._waiting, None
             return None if self._stopping else job
+
+
+def find_fault(bundle: Bundle, config: DataConfig, base: Path) -> str:
+    """What keeps held-out data from being used, empty when nothing does: said at the start, not hours later."""
+    try:
+        load(bundle.manifest.data, config, base, held_out=True)
+    except FieldfoldError as error:
+        return str(error)
+    return ""

@@ -94,8 +94,10 @@ class Federation:
 
     def set_task(self, bundle: Bundle) -> None:
         """Makes `bundle` the present task; nodes that see it begin anew with it."""
+        before = f"{self.bundle.manifest.name} ({self.bundle.digest[:16]})" if self.bundle else "none"
         with self._ledger.transaction():
             self._ledger.add_task(TaskRecord(bundle.digest, bundle.manifest.name, bundle.data))
+        log.info("task %s (%s) replaces %s", bundle.manifest.name, bundle.digest[:16], before)
         self.bundle, self.model, self.normalisation, self.score = bundle, None, None, None
         self.statistics_from, self._statistics_since = 0, None
         self.restore()

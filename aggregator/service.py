@@ -13,13 +13,12 @@ from typing import Any
 
 import msgspec
 
-import fieldfold
 from aggregator.config import AggregatorConfig
-from aggregator.evaluation import Evaluator, Scored
+from aggregator.evaluation import Evaluator, Scored, Unscored, find_fault
 from aggregator.federation import Federation
 from aggregator.ledger.ledger import Ledger
 from aggregator.reception import Answer, Reception
-from aggregator.status import AggregatorStatus, Tally, describe
+from aggregator.status import AggregatorStatus, Tally, describe, presence, progress_line
 from fieldfold.control.protocol import default_socket
 from fieldfold.control.server import ControlServer
 from fieldfold.errors import BundleError, ControlError, DataError, FieldfoldError, StoreError, WireError
@@ -35,6 +34,7 @@ BATCH = 256
 """Messages that share one commit; the broker's window is smaller unless it was raised."""
 TICK_S = 0.5
 STATUS_EVERY_S = 10.0
+PROGRESS_EVERY_S = 60.0
 STORAGE_RETRY_S = 2.0
 """How often the ledger is tried again that could not be written: a full disk is seldom emptied sooner."""
 COMMAND_TIMEOUT_S = 60.0
@@ -91,6 +91,8 @@ class Service:
         self._federation.restore()
         self._evaluator: Evaluator | None = None
         self._link_state = "connecting"
+        self._evaluation_trouble = ""
+        self._told_at = time.monotonic()
         self._storage_trouble = ""
         self._backlog: list[Received] = []
         self._unfolded = False
@@ -111,11 +113,14 @@ class Service:
                 self._federation.set_task(Bundle.read(self._base / self._config.task))
             for topic_filter in (self._topics.every_update, self._topics.every_statistics, self._topics.every_status):
                 self._link.subscribe(topic_filter)
+            if self._config.evaluation is not None and self._federation.bundle is not None:
+                self._no_scores(find_fault(self._federation.bundle, self._config.evaluation, self._base))
             self._link.start()
             log.info("aggregator of %s is up, %s", self._config.federation, self._state())
             while not self._stopping:
                 self._work(self._next_batch())
                 self._tick()
+            log.info("ending: the ledger holds all that was answered")
         finally:
             self._close()
 
@@ -260,7 +265,10 @@ class Service:
             log.error("refused: %s; %s", event.reason, event.hint)
         elif isinstance(event, Scored):
             self._federation.note_score(event.task, event.version, event.score)
-            log.info("version %d scores %.4g on held-out data", event.version, event.score)
+            self._evaluation_trouble = ""
+            log.debug("version %d scores %.4g on held-out data", event.version, event.score)
+        elif isinstance(event, Unscored):
+            self._no_scores(event.reason)
         elif isinstance(event, _Asked):
             _answer(event)
 
@@ -271,7 +279,17 @@ class Service:
         now, state = time.monotonic(), self._state()
         if self._link.is_up and (state != self._shown_state or now - self._shown_at >= STATUS_EVERY_S):
             self._shown_at, self._shown_state = now, state
-            self._outgoing.retain(self._topics.aggregator_status, write(self._presence()))
+            self._outgoing.retain(self._topics.aggregator_status, write(presence(self.status())))
+
+        if now - self._told_at >= PROGRESS_EVERY_S:
+            self._told_at = now
+            log.info("%s", progress_line(self.status()))
+
+    def _no_scores(self, reason: str) -> None:
+        """Says once why held-out evaluation is off; an empty reason says that it is not."""
+        if reason and reason != self._evaluation_trouble:
+            log.error("held-out evaluation is off: %s", reason)
+        self._evaluation_trouble = reason
 
     def _score_newest(self) -> None:
         """Hands the newest version to the held-out evaluation, if there is one."""
@@ -289,7 +307,7 @@ class Service:
 
     # -- commands and status -----------------------------------------------------------------------------------------
 
-    def _publish_task(self, bundle: str) -> dict[str, str]:
+    def _publish_task(self, bundle: str) -> dict[str, Any]:
         """The `publish_task` command: `bundle` is the file in base64."""
         try:
             data = base64.b64decode(bundle, validate=True)
@@ -297,7 +315,14 @@ class Service:
             raise BundleError("the bundle did not arrive as base64") from None
         parsed = Bundle.from_bytes(data)
         self._ask(lambda: self._federation.set_task(parsed))
-        return {"task": parsed.manifest.name, "digest": parsed.digest}
+        model = self._federation.model
+        if model is not None:
+            word = f"goes on at version {model.version}"
+        elif parsed.manifest.data.normalisation == "none":
+            word = "begins now"
+        else:
+            word = "begins when the gateways have sent their statistics"
+        return {"task": parsed.manifest.name, "digest": parsed.digest, "model": word, "online": self._tally.online}
 
     def _ask(self, run: Callable[[], Any]) -> Any:
         """Runs something in the service's thread and waits for it."""
@@ -314,6 +339,7 @@ class Service:
             self._config.federation,
             state=self._state(),
             detail=self._storage_trouble,
+            evaluation_trouble=self._evaluation_trouble,
             link=self._link_state,
             connected=self._link.is_up,
             federation=self._federation,
@@ -328,21 +354,6 @@ class Service:
         if self._federation.bundle is None:
             return "waiting for a task"
         return "folding" if self._federation.model else "waiting for statistics"
-
-    def _presence(self) -> AggregatorPresence:
-        status = self.status()
-        return AggregatorPresence(
-            state=status.state,
-            detail=status.detail,
-            version=status.version,
-            nodes_online=status.nodes_online,
-            nodes_known=status.nodes_known,
-            accepted=status.accepted,
-            rejected=status.rejected,
-            score=status.score,
-            metric=status.metric,
-            software=f"fieldfold {fieldfold.__version__}",
-        )
 
 
 def _answer(asked: _Asked) -> None:

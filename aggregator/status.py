@@ -10,9 +10,10 @@ from collections.abc import Mapping
 
 import msgspec
 
+import fieldfold
 from aggregator.federation import Federation
 from aggregator.ledger.records import Decision
-from fieldfold.wire.messages import NodePresence
+from fieldfold.wire.messages import AggregatorPresence, NodePresence
 
 BYTES_PER_PARAMETER = 4
 RECENT_STALENESS = 10_000
@@ -36,6 +37,7 @@ class AggregatorStatus(msgspec.Struct, frozen=True):
     Attributes:
         state: `waiting for a task`, `waiting for statistics`, `folding`, `storage full`.
         score: newest held-out score with its version.
+        evaluation_trouble: why there are no scores, where some are wanted.
         staleness_median, staleness_max: over the newest accepted updates.
         reasons: rejected updates since the start of the program, by the receipt's code.
         bytes_received: update messages as they came over the wire (before a restart: without repeats).
@@ -53,6 +55,7 @@ class AggregatorStatus(msgspec.Struct, frozen=True):
     version: int | None
     score: float | None
     score_version: int | None
+    evaluation_trouble: str
     metric: str
     statistics_from: int
     nodes_online: int
@@ -118,6 +121,7 @@ class Tally:
         mine.last_update = time.monotonic()
         if decision.accepted:
             mine.accepted += 1
+            mine.last_reason = ""
             self.staleness.append(decision.staleness)
         else:
             mine.rejected += 1
@@ -160,6 +164,7 @@ def describe(  # noqa: PLR0913 - the picture has as many sources
     *,
     state: str,
     detail: str,
+    evaluation_trouble: str,
     link: str,
     connected: bool,
     federation: Federation,
@@ -181,6 +186,7 @@ def describe(  # noqa: PLR0913 - the picture has as many sources
         version=model.version if model else None,
         score=score if score is not None and math.isfinite(score) else None,
         score_version=score_version,
+        evaluation_trouble=evaluation_trouble,
         metric=bundle.manifest.metrics[0].name if bundle else "",
         statistics_from=federation.statistics_from,
         nodes_online=tally.online,
@@ -197,3 +203,27 @@ def describe(  # noqa: PLR0913 - the picture has as many sources
         nodes=tuple(tally.nodes[node].view(node) for node in sorted(tally.nodes)),
         uptime_s=uptime_s,
     )
+
+
+def presence(status: AggregatorStatus) -> AggregatorPresence:
+    """What of it is said on the aggregator's status topic."""
+    return AggregatorPresence(
+        state=status.state,
+        detail=status.detail,
+        version=status.version,
+        nodes_online=status.nodes_online,
+        nodes_known=status.nodes_known,
+        accepted=status.accepted,
+        rejected=status.rejected,
+        score=status.score,
+        metric=status.metric,
+        software=f"fieldfold {fieldfold.__version__}",
+    )
+
+
+def progress_line(status: AggregatorStatus) -> str:
+    """What of it is said in the log, now and then."""
+    version = "" if status.version is None else f", version {status.version}"
+    score = "" if status.score is None else f", held-out {status.metric} {status.score:.4g}"
+    updates = f"{status.accepted} updates accepted, {status.rejected} rejected"
+    return f"{status.state}{version}{score}, {updates}, {status.nodes_online} of {status.nodes_known} nodes online"

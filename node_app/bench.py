@@ -24,6 +24,7 @@ from node_app.store import Parcel, Store, StoredVector
 from node_app.train import Gate, LocalResult, plan_run, run_seed, train_locally
 
 VALIDATION_WINDOWS = 2000
+AFTER_REJECTION_S = 15.0
 
 
 class Bench:
@@ -55,6 +56,7 @@ class Bench:
         self.last_base = kept[0] if kept else None
         self._attempts = 1 if kept else 0
         self._sent_at = time.monotonic()
+        self._wait_s = config.training.wait_for_version_s
 
     def runtime(self, normalisation: Normalisation | None) -> Runtime:
         """The runtime, opened and checked at the first call; the data is normalised along with it.
@@ -145,10 +147,19 @@ class Bench:
         parcel = self._store.add_update(update, self.bundle.digest, encoded.feedback)
         self._attempts = self._attempts + 1 if self.last_base == model.version else 1
         self.last_base, self._sent_at = model.version, time.monotonic()
+        self._wait_s = self._config.training.wait_for_version_s
         return parcel
 
     def left_to_wait(self, version: int) -> float:
         """Seconds until training from `version` is allowed: at once, unless an update against it was handed in."""
         if self.last_base != version:
             return 0.0
-        return max(0.0, self._sent_at + self._config.training.wait_for_version_s - time.monotonic())
+        return max(0.0, self._sent_at + self._wait_s - time.monotonic())
+
+    def rejected(self) -> None:
+        """The newest update counts for nothing, so no newer version is to be waited for; but not at once again."""
+        self._wait_s = min(self._config.training.wait_for_version_s, AFTER_REJECTION_S)
+
+    def wait_no_longer(self) -> None:
+        """Training from the same version is wanted all the same."""
+        self.last_base = None

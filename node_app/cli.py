@@ -25,7 +25,13 @@ def node() -> None:
 
 
 @node.command()
-@click.option("--config", "config_path", type=click.Path(path_type=Path), required=True, help="node.toml")
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="configuration file, for example node.toml",
+)
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text")
 def run(config_path: Path, log_level: str, log_format: logs.Format) -> None:
@@ -39,6 +45,7 @@ def run(config_path: Path, log_level: str, log_format: logs.Format) -> None:
     from node_app.daemon import Daemon  # noqa: PLC0415
 
     logs.set_up(level=log_level, form=log_format)
+    os.umask(0o027)  # what is written is nobody else's to read
     daemon = Daemon(load(config_path), config_path.resolve().parent)
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, lambda *_: daemon.stop())

@@ -94,6 +94,7 @@ class Daemon:
                     event = None
                 self._react(event)
                 self._tick()
+            log.info("ending; %d updates wait in the outbox", self._courier.waiting)
         finally:
             self._close()
 
@@ -172,8 +173,11 @@ class Daemon:
             return
         word = f"update {receipt.sequence} {receipt.decision}"
         self._last_receipt = f"{word}: {receipt.reason}" if receipt.reason else word
-        if receipt.decision == "rejected":
-            log.warning("%s; %s", self._last_receipt, receipt.hint)
+        if receipt.code == "sequence_used":
+            log.info("this store is younger than the node's name: its numbering goes on at %d", receipt.next_sequence)
+        elif receipt.decision == "rejected":
+            log.warning("%s%s", self._last_receipt, f"; {receipt.hint}" if receipt.hint else "")
+            self._learner.rejected()
         self._courier.wake()
         self._learner.wake()
 
@@ -286,11 +290,13 @@ class Daemon:
     def _pause(self) -> str:
         """The `pause` command."""
         self._learner.set_paused(paused=True)
+        log.info("paused")
         return "paused"
 
     def _resume(self) -> str:
         """The `resume` command; also looks at once again at data that could not be used."""
         self._learner.set_paused(paused=False)
+        log.info("resumed")
         return "resumed"
 
 

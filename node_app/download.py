@@ -121,6 +121,8 @@ class Download:
         return follower
 
     def _take_task(self, manifest: TaskManifest) -> None:
+        if self._announced == manifest and self._fetch is not None:
+            return
         self._announced = None
         if self.bundle is not None and manifest.digest == self.bundle.digest:
             self.trouble = ""

@@ -110,10 +110,19 @@ class Learner:
             self._tell()
 
     def set_paused(self, *, paused: bool) -> None:
-        """Holds or goes on, in the middle of a run."""
+        """Holds or goes on, in the middle of a run; who says go on does not want to wait for a newer version."""
         with self._changed:
             self._paused = paused
             self._trouble_over = True
+            if not paused and self._bench is not None:
+                self._bench.wait_no_longer()
+            self._tell()
+
+    def rejected(self) -> None:
+        """The newest update was refused."""
+        with self._changed:
+            if self._bench is not None:
+                self._bench.rejected()
             self._tell()
 
     def _tell(self) -> None:
@@ -158,6 +167,8 @@ class Learner:
             self._seen = self._news
             try:
                 self._cycle()
+                if self._trouble:
+                    log.info("no longer needs attention")
                 self._trouble = ""
             except FieldfoldError as error:
                 self._complain(error)
@@ -172,7 +183,8 @@ class Learner:
         if self._trouble != str(error):
             log.error("needs attention: %s", error)
         self._trouble = str(error)
-        self._show(state="needs attention", detail=str(error))
+        again = f" (looked at again every {RETRY_S:.0f} s, or at once: fieldfold node resume)"
+        self._show(state="needs attention", detail=f"{error}{again}")
         with self._changed:
             self._trouble_over = False
             self._changed.wait_for(lambda: self._stopping or self._trouble_over, RETRY_S)
@@ -202,10 +214,11 @@ class Learner:
 
     def _bench_for(self, bundle: Bundle) -> Bench:
         if self._bench is None or self._bench.bundle.digest != bundle.digest:
-            self._show(state="reading data", detail="")
-            self._bench = None
+            self._bench, self.report = None, None
+            self.progress = Progress(state="reading data", updates=self.progress.updates)
             bench = Bench(bundle, self._config, self._base, self._store)
-            self._show(adopted_version=None, served_version=None, served_score=None, global_score=None)
+            train, validation = (bench.report.parts[part].windows for part in ("train", "validation"))
+            log.info("data read: %d windows to train on, %d to validate", train, validation)
             self._bench, self.report = bench, bench.report
             give_back()
             self._on_statistics(bench.sums)
@@ -220,7 +233,9 @@ class Learner:
         elif self._store.num_waiting() >= OUTBOX_FULL:
             self._wait("waiting for receipts")
         elif left_s > 0:
-            self._wait("waiting for a newer version", left_s)
+            self._wait(
+                "waiting for a newer version", left_s, f"trains on this one again in {left_s:.0f} s at the latest"
+            )
         else:
             self._learn(bench, model)
 
@@ -250,14 +265,15 @@ class Learner:
             updates=self.progress.updates + 1,
         )
         if self.progress.updates == 1:
+            log.info("the first update of this run lies in the outbox (%d bytes)", len(parcel.body))
             give_back()
         self._on_update()
 
     # -- waiting and showing -----------------------------------------------------------------------------------------
 
-    def _wait(self, state: str, seconds: float | None = None) -> None:
+    def _wait(self, state: str, seconds: float | None = None, detail: str = "") -> None:
         if self.progress.state != state:
-            self._show(state=state, detail="")
+            self._show(state=state, detail=detail)
         self._rest(seconds)
 
     def _rest(self, seconds: float | None) -> None:

@@ -96,7 +96,10 @@ def _check_claims(update: ClientUpdate, sender: str, expected: Expectation, limi
 def _check_base(update: ClientUpdate, expected: Expectation, limits: VerifyConfig) -> Rejected | None:
     staleness = expected.version - update.base_version
     if staleness < 0:
-        return Rejected(f"unknown base version {update.base_version}, the newest is {expected.version}")
+        return Rejected(
+            f"unknown base version {update.base_version}, the newest is {expected.version}",
+            "the aggregator's ledger is older than the node's model: was a backup restored?",
+        )
     allowed = min(limits.max_staleness, expected.version)
     if expected.max_staleness is not None:
         allowed = min(allowed, expected.max_staleness)

@@ -168,7 +168,8 @@ def _target(bundle: Bundle) -> str:
 def publish(file: Path, socket: Path | None) -> None:
     """Give the fleet of the aggregator on this machine a bundle FILE to learn.
 
-    Every gateway fetches it over the broker, checks it, and begins anew with it.
+    Every gateway fetches it over the broker, checks it, and begins anew with it; a task that was published before
+    goes on where it was. Configure the gateways' data for it first.
     """
     from base64 import b64encode
 
@@ -178,5 +179,6 @@ def publish(file: Path, socket: Path | None) -> None:
 
     bundle = Bundle.read(file)
     with ControlClient(socket or default_socket("aggregator")) as client:
-        client.command("publish_task", bundle=b64encode(bundle.data).decode())
-    click.echo(f"{bundle.manifest.name} ({bundle.digest[:16]}) is the fleet's task now")
+        answer = client.command("publish_task", bundle=b64encode(bundle.data).decode())
+    click.echo(f"{bundle.manifest.name} ({bundle.digest[:16]}) is the fleet's task now; its model {answer['model']}")
+    click.echo(f"{answer['online']} gateways are online; one whose data does not fit the task says `needs attention`")

@@ -61,6 +61,11 @@ def resolve(config: LinkConfig, base: Path) -> Endpoint:
             f"{config.url}: plain MQTT would leave this machine unprotected",
             "use mqtts:// with certificates, or set allow_plain = true on a network you trust",
         )
+    if not secure and (config.ca or config.certificate or config.key):
+        raise LinkError(
+            f"{config.url}: certificates are given, but plain MQTT does not use them",
+            "write mqtts://, or leave out ca, certificate and key",
+        )
     return Endpoint(
         host=host,
         port=port,

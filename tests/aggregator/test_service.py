@@ -326,7 +326,8 @@ def test_status_and_commands_over_the_control_socket(start: Start, tmp_path: Pat
         assert client.status()["state"] == "waiting for a task"
         data = bundle("raw", "none").data
         answer = client.command("publish_task", bundle=base64.b64encode(data).decode())
-        assert answer == {"task": "raw", "digest": bundle("raw", "none").digest}
+        digest = bundle("raw", "none").digest
+        assert answer == {"task": "raw", "digest": digest, "model": "begins now", "online": 0}
         aggregator.reaches(0)
         assert client.status()["version"] == 0
         for damaged in ("not base64!", "ä", base64.b64encode(data[:-1]).decode()):
