@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fieldfold.codec.quantise import MAX_STEP, MIN_STEP
-from fieldfold.codec.streams import PayloadReader, damaged, stream
+from fieldfold.codec.streams import Parts, PayloadReader, damaged, stream
 from fieldfold.params import Vector
 
 _STEP = struct.Struct("<f")
@@ -36,11 +36,11 @@ def _planes(elements: NDArray[np.generic]) -> bytes:
     return elements.view(np.uint8).reshape(-1, width).T.tobytes()
 
 
-def _from_planes(raw: bytes, width: int) -> NDArray[np.uint8]:
+def _from_planes(raw: bytes | memoryview, width: int) -> NDArray[np.uint8]:
     return np.ascontiguousarray(np.frombuffer(raw, np.uint8).reshape(width, -1).T)
 
 
-def write_float32(delta: Vector) -> bytes:
+def write_float32(delta: Vector) -> Parts:
     """Layout 1: every bit of `delta` (n,)."""
     return stream(_planes(delta.astype("<f4", copy=False)))
 
@@ -57,14 +57,14 @@ def read_float32(reader: PayloadReader, num_params: int) -> Vector:
     return values.astype(np.float32, copy=False)
 
 
-def write_float16(delta: Vector, peak: float) -> bytes:
+def write_float16(delta: Vector, peak: float) -> Parts:
     """Layout 2: `delta` (n,) over a power of two near `peak`, each element rounded to float16.
 
     The scale keeps small deltas out of float16's subnormals, where they would lose their precision.
     """
     step = 2.0 ** (math.frexp(peak)[1] - _HALF_EXPONENT)
     halves = (delta * np.float32(1 / step)).astype("<f2")
-    return _STEP.pack(step) + stream(_planes(halves))
+    return [_STEP.pack(step), *stream(_planes(halves))]
 
 
 def read_float16(reader: PayloadReader, num_params: int) -> Vector:
@@ -83,9 +83,9 @@ def read_float16(reader: PayloadReader, num_params: int) -> Vector:
     return values
 
 
-def write_int8(step: float, levels: NDArray[np.int8]) -> bytes:
+def write_int8(step: float, levels: NDArray[np.int8]) -> Parts:
     """Layout 3: one signed byte an element."""
-    return _STEP.pack(step) + stream(levels.tobytes())
+    return [_STEP.pack(step), *stream(levels.tobytes())]
 
 
 def read_int8(reader: PayloadReader, num_params: int) -> Vector:

@@ -26,6 +26,8 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         cost: one line for people: size and what it costs in accuracy.
         max_level: `uniform` only; 1 to 127.
         error_target: `dead_zone` only; `||d - d'||^2 / ||d||^2`, 1e-3 to 0.99.
+        max_bits: `dead_zone` only; a delta whose levels would need more bits a parameter (their order-0 entropy) is
+            rounded more coarsely than its error target asks for. 0 for no bound.
 
     Raises:
         ValueError: when a field that the method needs is absent, or one that it ignores is given.
@@ -36,6 +38,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cost: str = ""
     max_level: Annotated[int, msgspec.Meta(ge=0, le=127)] = 0
     error_target: Annotated[float, msgspec.Meta(ge=0.0, le=MAX_ERROR_TARGET)] = 0.0
+    max_bits: Annotated[float, msgspec.Meta(ge=0.0, le=32.0)] = 0.0
 
     def __post_init__(self) -> None:
         levels_fit = 1 <= self.max_level <= 127 if self.method == "uniform" else self.max_level == 0
@@ -48,6 +51,8 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 f"error_target is {MIN_ERROR_TARGET} to {MAX_ERROR_TARGET} for the method dead_zone"
                 " and 0 for every other"
             )
+        if self.max_bits and self.method != "dead_zone":
+            raise ValueError("max_bits is 0 for every method but dead_zone")
 
 
 _ALL = (
@@ -58,14 +63,16 @@ _ALL = (
     Profile(
         "balanced",
         "dead_zone",
-        "0.1 to 0.4 bits a parameter; error 0.5, sent later by error feedback: up to 1.5 times the updates",
-        error_target=0.5,
+        "at most 0.42 bits a parameter; error 0.4 or what that allows, sent later by error feedback",
+        error_target=0.4,
+        max_bits=0.42,
     ),
     Profile(
         "frugal",
         "dead_zone",
-        "0.03 to 0.1 bits a parameter; error 0.85, sent later: twice the updates or more to the same accuracy",
-        error_target=0.85,
+        "at most 0.18 bits a parameter; error 0.6 or what that allows, sent later: up to half as many updates more",
+        error_target=0.6,
+        max_bits=0.18,
     ),
 )
 """Costs are of LeNet deltas in training; an error is `||d - d'||^2 / ||d||^2`."""

@@ -8,6 +8,7 @@ to it, which matters because deltas are heavy-tailed: most of what falls into a 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -37,12 +38,14 @@ _DEAD_ZONE = 1 - ROUNDING
 _ROUNDOFF = 2.0**-20  # well above float32's, so that what the search let through is found
 _BLOCK = 1 << 16  # elements; its intermediates stay in a core's own cache
 _EXACT_BELOW = 2048
+_NO_POSITIONS = np.empty(0, np.int32)
 _MANTISSA_BITS = 23
 _HISTOGRAM_SHIFT = 14  # 9 bits of mantissa remain: bins 0.2 % wide
 _HISTOGRAM_SPAN = 20 << _MANTISSA_BITS  # octaves below the peak; what lies lower holds no energy
 _HISTOGRAM_BINS = (_HISTOGRAM_SPAN >> _HISTOGRAM_SHIFT) + 1
 _SEARCH_STEPS = 18  # the step is exact to 1e-4
 _SMALLEST_STEP_OF_PEAK = 2.0**-22
+_MANY_LEVELS = 1 << 16
 
 
 class Quantised(NamedTuple):
@@ -53,14 +56,14 @@ class Quantised(NamedTuple):
         step: distance between levels, a float32 value from MIN_STEP to MAX_STEP.
         offsets: reconstruction offsets of |level| 1, 2 and above, each -127 to 127, in 1/128 steps.
         positions: (k,) int32, ascending, 0 to n - 1.
-        levels: (k,) int32, not 0, magnitudes up to MAX_LEVEL.
+        levels: (k,) int8 or int32, not 0, magnitudes up to MAX_LEVEL.
     """
 
     num_params: int
     step: float
     offsets: tuple[int, int, int]
     positions: NDArray[np.int32]
-    levels: NDArray[np.int32]
+    levels: NDArray[np.int8] | NDArray[np.int32]
 
 
 def peak_of(delta: Vector) -> float:
@@ -98,36 +101,41 @@ def uniform(delta: Vector, peak: float, max_level: int) -> tuple[float, NDArray[
 
 def sparse_levels(step: float, levels: NDArray[np.int8]) -> Quantised:
     """The same quantised vector with its non-zero levels listed; the offsets are zero."""
-    positions = np.flatnonzero(levels)
-    return Quantised(levels.size, step, (0, 0, 0), positions.astype(np.int32), levels[positions].astype(np.int32))
+    found = [
+        (np.flatnonzero(levels[start : start + _BLOCK]) + start).astype(np.int32)
+        for start in range(0, levels.size, _BLOCK)
+    ]
+    positions = np.concatenate([_NO_POSITIONS, *found])
+    return Quantised(levels.size, step, (0, 0, 0), positions, levels[positions])
 
 
-def dead_zone(delta: Vector, peak: float, error_target: float) -> Quantised:
+def dead_zone(delta: Vector, peak: float, error_target: float, max_bits: float = math.inf) -> Quantised:
     """Quantises `delta` (n,) with the largest step that keeps `||d - d'||^2 <= error_target * ||d||^2`.
 
-    Above 2,048 elements the step comes from a histogram and the error may exceed the target by a percent.
+    Where the levels would then have an order-0 entropy above `max_bits` a parameter, with the smallest step that
+    keeps it there. Above 2,048 elements the step comes from a histogram and the error may exceed the target by a
+    percent.
     """
-    step = np.float32(_largest_step(delta, peak, error_target))
+    step = np.float32(_chosen_step(delta, peak, error_target, max_bits))
     threshold = step * np.float32(_DEAD_ZONE * (1 - _ROUNDOFF))
-    found: list[NDArray[np.int32]] = []
+    positions, levels = [_NO_POSITIONS], [_NO_POSITIONS]
+    sums, counts = np.zeros(3), np.zeros(3)
     for start in range(0, delta.size, _BLOCK):
-        above = np.flatnonzero(np.abs(delta[start : start + _BLOCK]) >= threshold)
-        found.append((above + start).astype(np.int32))
-    positions = np.concatenate(found)
-    values = delta[positions]
-    scaled: Vector = np.divide(np.abs(values), step, dtype=np.float32)
-    magnitudes = np.clip(scaled + np.float32(ROUNDING), 1, MAX_LEVEL).astype(np.int32)
-    offsets = _offsets(scaled, magnitudes)
-    levels = np.where(values < 0, -magnitudes, magnitudes)
-    return Quantised(delta.size, float(step), offsets, positions, levels)
-
-
-def _offsets(scaled: Vector, magnitudes: NDArray[np.int32]) -> tuple[int, int, int]:
-    classes = np.minimum(magnitudes, 3) - 1
-    counts = np.maximum(np.bincount(classes, minlength=3), 1)
-    means = np.bincount(classes, weights=scaled - magnitudes, minlength=3) / counts
-    first, second, third = (int(c) for c in np.clip(np.rint(means * OFFSET_SCALE), -127, 127))
-    return first, second, third
+        block = delta[start : start + _BLOCK]
+        above = np.flatnonzero(np.abs(block) >= threshold)
+        values = block[above]
+        scaled: Vector = np.divide(np.abs(values), step, dtype=np.float32)
+        magnitudes = np.clip(scaled + np.float32(ROUNDING), 1, MAX_LEVEL).astype(np.int32)
+        classes = np.minimum(magnitudes, 3) - 1
+        sums += np.bincount(classes, weights=scaled - magnitudes, minlength=3)
+        counts += np.bincount(classes, minlength=3)
+        positions.append((above + start).astype(np.int32))
+        levels.append(np.where(values < 0, -magnitudes, magnitudes))
+    offsets = np.clip(np.rint(sums / np.maximum(counts, 1) * OFFSET_SCALE), -127, 127).astype(int)
+    first, second, third = offsets.tolist()
+    found = np.concatenate(positions)
+    positions.clear()
+    return Quantised(delta.size, float(step), (first, second, third), found, np.concatenate(levels))
 
 
 def _magnitude_histogram(delta: Vector, peak: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -166,13 +174,42 @@ def _squared_error(magnitudes: NDArray[np.float64], counts: NDArray[np.float64],
     return float(weighted @ rest) - gained
 
 
-def _largest_step(delta: Vector, peak: float, error_target: float) -> float:
-    """Bisection in the logarithm of the step; its lower end always meets the target."""
-    magnitudes, counts = _magnitude_histogram(delta, peak)
-    energy = float(counts @ magnitudes**2)
-    low, high = peak * _SMALLEST_STEP_OF_PEAK, min(peak / _DEAD_ZONE, MAX_STEP)
+def _entropy_bits(
+    magnitudes: NDArray[np.float64], counts: NDArray[np.float64], step: float, num_params: int
+) -> float:
+    """Order-0 entropy of all levels together after quantising with `step`."""
+    levels = np.minimum(np.floor(magnitudes / step + ROUNDING), MAX_LEVEL).astype(np.intp)
+    if levels.size and levels.max() > _MANY_LEVELS:
+        return math.inf
+    occurring = np.bincount(levels, weights=counts)
+    nonzero = float(occurring[1:].sum())
+    occurring[:1] = num_params - nonzero
+    shares = occurring[occurring > 0] / num_params
+    return nonzero - num_params * float(shares @ np.log2(shares))  # a sign for each that is not zero
+
+
+def _bisect(low: float, high: float, holds: Callable[[float], bool]) -> tuple[float, float]:
+    """Where between two steps `holds` changes, in the logarithm; it is taken to differ at the two ends."""
     for _ in range(_SEARCH_STEPS):
         step = math.sqrt(low * high)
-        met = _squared_error(magnitudes, counts, step) * step * step <= error_target * energy
-        low, high = (step, high) if met else (low, step)
-    return low
+        low, high = (step, high) if holds(step) else (low, step)
+    return low, high
+
+
+def _chosen_step(delta: Vector, peak: float, error_target: float, max_bits: float) -> float:
+    """The largest step that meets the target, or a larger one where that costs too much."""
+    magnitudes, counts = _magnitude_histogram(delta, peak)
+    energy = float(counts @ magnitudes**2)
+    most = min(peak / _DEAD_ZONE, MAX_STEP)
+    step, _ = _bisect(
+        peak * _SMALLEST_STEP_OF_PEAK,
+        most,
+        lambda step: _squared_error(magnitudes, counts, step) * step * step <= error_target * energy,
+    )
+
+    def too_large(step: float) -> bool:
+        return _entropy_bits(magnitudes, counts, step, delta.size) > max_bits * delta.size
+
+    if max_bits < math.inf and too_large(step):
+        _, step = _bisect(step, most, too_large)
+    return step

@@ -17,11 +17,15 @@ from fieldfold.errors import CodecError
 
 Symbols: TypeAlias = NDArray[np.uint8]
 
-ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+Parts: TypeAlias = list[bytes]
+"""Pieces of a payload, joined once, when all are there."""
+
+_FORMAT = zstandard.FORMAT_ZSTD1_MAGICLESS
+
 MAX_WINDOW_BYTES = 1 << 23
 """Above what any level up to 19 uses on these streams; bounds what a hostile frame makes zstd allocate."""
 
-_SMALL_STREAM_BYTES = 1 << 16
+_SMALL_STREAM_BYTES = 1 << 13
 _MIN_COMPRESSIBLE_BYTES = 16
 _MAX_VARINT_BYTES = 5
 _MAX_OVERFLOW_BYTES = 4
@@ -38,9 +42,9 @@ def _parameters(size: int) -> list[zstandard.ZstdCompressionParameters]:
 
     Symbols are nearly independent, so matching rarely pays: a search for long repeats only leaves the
     work to the entropy coder, which is both the fastest and mostly the smallest. Small streams can
-    afford a thorough search beside it.
+    afford a thorough search beside it, which saves a twelfth of payloads of a few hundred bytes.
     """
-    bare = {"write_content_size": 0, "write_checksum": 0, "write_dict_id": 0}
+    bare = {"format": _FORMAT, "write_content_size": 0, "write_checksum": 0, "write_dict_id": 0}
     entropy = zstandard.ZstdCompressionParameters.from_level(
         3, source_size=size, strategy=zstandard.STRATEGY_FAST, min_match=7, hash_log=6, chain_log=6, **bare
     )
@@ -55,19 +59,17 @@ def compress(raw: bytes) -> bytes:
     if len(raw) < _MIN_COMPRESSIBLE_BYTES:
         return best
     for parameters in _parameters(len(raw)):
-        frame = zstandard.ZstdCompressor(compression_params=parameters).compress(raw)
-        best = min(best, frame[len(ZSTD_MAGIC) :], key=len)
+        best = min(best, zstandard.ZstdCompressor(compression_params=parameters).compress(raw), key=len)
     return best
 
 
-def _decompress(stored: bytes, raw_length: int) -> bytes:
-    frame = ZSTD_MAGIC + stored
+def _decompress(frame: memoryview, raw_length: int) -> bytes:
     try:
         # A frame may claim any content size, and decompress() would allocate what it claims.
-        claimed = zstandard.get_frame_parameters(frame)
+        claimed = zstandard.get_frame_parameters(frame, format=_FORMAT)
         if claimed.content_size not in {raw_length, zstandard.CONTENTSIZE_UNKNOWN} or claimed.dict_id:
             raise damaged("a zstd frame claims another length than its stream")
-        decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES)
+        decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES, format=_FORMAT)
         raw: bytes = decompressor.decompress(frame, max_output_size=raw_length, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise damaged(f"zstd says {error}") from None
@@ -86,12 +88,12 @@ def varint(value: int) -> bytes:
     return bytes(parts)
 
 
-def stream(raw: bytes) -> bytes:
+def stream(raw: bytes) -> Parts:
     """`raw` as one stream, compressed where that is smaller."""
     if not raw:
-        return varint(0)
+        return [varint(0)]
     stored = compress(raw)
-    return varint(len(raw)) + varint(len(stored)) + stored
+    return [varint(len(raw)) + varint(len(stored)), stored]
 
 
 def pack_overflow(values: NDArray[np.integer]) -> bytes:
@@ -104,7 +106,7 @@ def pack_overflow(values: NDArray[np.integer]) -> bytes:
     return packed.tobytes()
 
 
-def unpack_overflow(raw: bytes, count: int) -> NDArray[np.int32]:
+def unpack_overflow(raw: bytes | memoryview, count: int) -> NDArray[np.int32]:
     """The `count` integers that `raw` holds as varints of at most 4 bytes.
 
     Raises:
@@ -134,11 +136,11 @@ class PayloadReader:
         CodecError: from every method, when the payload ends early or breaks a bound.
     """
 
-    def __init__(self, payload: bytes) -> None:
-        self._payload = payload
+    def __init__(self, payload: bytes | memoryview) -> None:
+        self._payload = memoryview(payload)
         self._offset = 0
 
-    def take(self, size: int) -> bytes:
+    def take(self, size: int) -> memoryview:
         """The next `size` bytes."""
         end = self._offset + size
         if end > len(self._payload):
@@ -147,7 +149,7 @@ class PayloadReader:
         self._offset = end
         return taken
 
-    def take_rest(self) -> bytes:
+    def take_rest(self) -> memoryview:
         """Everything that is left."""
         return self.take(len(self._payload) - self._offset)
 
@@ -165,7 +167,7 @@ class PayloadReader:
         """Fixed-width fields."""
         return fmt.unpack(self.take(fmt.size))
 
-    def stream(self, max_raw_length: int, *, exact: bool = False) -> bytes:
+    def stream(self, max_raw_length: int, *, exact: bool = False) -> bytes | memoryview:
         """One stream of at most (`exact`: just) `max_raw_length` bytes; nothing larger is allocated."""
         raw_length = self.varint()
         if raw_length > max_raw_length or (exact and raw_length != max_raw_length):

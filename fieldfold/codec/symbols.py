@@ -10,6 +10,7 @@ few enough levels need an escape.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from fieldfold.codec.floats import checked_step
 from fieldfold.codec.quantise import MAX_LEVEL, OFFSET_SCALE, Quantised
 from fieldfold.codec.streams import (
+    Parts,
     PayloadReader,
     Symbols,
     damaged,
@@ -35,6 +37,7 @@ _TRIT_WEIGHTS = (1, 3, 9, 27, 81)
 _PARAMS_PER_OVERFLOW_BYTE = 8
 _MAX_OVERFLOW_BYTES = 4
 _LOOKUP_BLOCK = 1 << 15
+_RUN = 1 << 16
 
 
 class _Scale(NamedTuple):
@@ -51,15 +54,28 @@ class _Scale(NamedTuple):
         return np.negative(values, out=values, where=levels < 0)
 
 
-def _write_scale(quantised: Quantised) -> bytes:
-    return _HEADER.pack(quantised.step, *quantised.offsets)
-
-
 def _read_scale(reader: PayloadReader) -> _Scale:
     step, *offsets = reader.unpack(_HEADER)
     if min(offsets) == -OFFSET_SCALE:
         raise damaged("an offset is out of bounds")
     return _Scale(checked_step(step), np.array([0, *offsets], np.float32) / np.float32(OFFSET_SCALE))
+
+
+class _Entries(NamedTuple):
+    """A run of non-zero levels; whoever lays them out goes by runs, so that what it computes stays in cache."""
+
+    start: int
+    before: int  # the position before the first, -1 where there is none
+    positions: NDArray[np.int32]
+    codes: NDArray[np.int32]  # level 1 is 0, then -1, 2, -2, ...
+
+
+def _runs(quantised: Quantised) -> Iterator[_Entries]:
+    for start in range(0, quantised.positions.size, _RUN):
+        positions = quantised.positions[start : start + _RUN]
+        levels = quantised.levels[start : start + _RUN].astype(np.int32)
+        before = int(quantised.positions[start - 1]) if start else -1
+        yield _Entries(start, before, positions, 2 * np.abs(levels) - 2 + (levels < 0))
 
 
 def _with_escapes(codes: NDArray[np.int32], escape: int) -> tuple[Symbols, bytes]:
@@ -68,22 +84,29 @@ def _with_escapes(codes: NDArray[np.int32], escape: int) -> tuple[Symbols, bytes
     return np.minimum(codes, escape).astype(np.uint8), pack_overflow(escaped - escape)
 
 
-def _read_escaped(reader: PayloadReader, count: int, num_params: int) -> NDArray[np.int32]:
-    """A symbol stream and its overflow stream, as codes (count,)."""
+def _read_escaped(
+    reader: PayloadReader,
+    count: int,
+    num_params: int,
+    values_of: Callable[[NDArray[np.int32]], Vector],
+) -> Vector:
+    """The values of `count` codes from a symbol stream and its overflow stream."""
     symbols = np.frombuffer(reader.stream(count, exact=True), np.uint8)
-    codes = symbols.astype(np.int32)
+    values = np.append(values_of(np.arange(_ESCAPE, dtype=np.int32)), np.float32(0))[symbols]
     escaped = np.flatnonzero(symbols == _ESCAPE)
-    codes[escaped] += _read_overflow(reader, escaped.size, num_params)
-    return codes
+    values[escaped] = values_of(_read_overflow(reader, escaped.size, num_params) + np.int32(_ESCAPE))
+    return values
 
 
 def _read_overflow(reader: PayloadReader, count: int, num_params: int) -> NDArray[np.int32]:
     return unpack_overflow(reader.stream(num_params // _PARAMS_PER_OVERFLOW_BYTE), count)
 
 
-def _write_gaps(positions: NDArray[np.int32]) -> Symbols:
+def _write_gaps(positions: NDArray[np.int32], before: int) -> Symbols:
     """How many are skipped before each position, a byte each; 255 skips 255 and goes on."""
-    gaps = np.diff(positions, prepend=np.int32(-1)) - np.int32(1)
+    gaps = np.diff(positions, prepend=np.int32(before)) - np.int32(1)
+    if gaps.size == 0 or gaps.max() < _ESCAPE:
+        return gaps.astype(np.uint8)
     lengths = gaps // _ESCAPE + 1
     symbols = np.full(int(lengths.sum(dtype=np.int64)), _ESCAPE, np.uint8)
     symbols[np.cumsum(lengths, dtype=np.int64) - 1] = gaps % _ESCAPE
@@ -129,15 +152,20 @@ def _unfold(codes: NDArray[np.int32]) -> NDArray[np.int32]:
     return np.where(codes & 1, -magnitudes, magnitudes)
 
 
-def _fold(levels: NDArray[np.int32]) -> NDArray[np.int32]:
-    return 2 * np.abs(levels) - 2 + (levels < 0)
+def _streams(quantised: Quantised, *raw: list[bytes]) -> Parts:
+    scale = _HEADER.pack(quantised.step, *quantised.offsets)
+    return [scale, *(part for pieces in raw for part in stream(b"".join(pieces)))]
 
 
-def write_sparse(quantised: Quantised) -> bytes:
+def write_sparse(quantised: Quantised) -> Parts:
     """Layout 6: gaps between the non-zero levels, and their codes."""
-    symbols, overflow = _with_escapes(_fold(quantised.levels), _ESCAPE)
-    gaps = _write_gaps(quantised.positions)
-    return _write_scale(quantised) + stream(gaps.tobytes()) + stream(symbols.tobytes()) + stream(overflow)
+    gaps, symbols, overflow = Parts(), Parts(), Parts()
+    for run in _runs(quantised):
+        gaps.append(_write_gaps(run.positions, run.before).tobytes())
+        fitting, rest = _with_escapes(run.codes, _ESCAPE)
+        symbols.append(fitting.tobytes())
+        overflow.append(rest)
+    return _streams(quantised, gaps, symbols, overflow)
 
 
 def read_sparse(reader: PayloadReader, num_params: int) -> Vector:
@@ -148,26 +176,31 @@ def read_sparse(reader: PayloadReader, num_params: int) -> Vector:
     """
     scale = _read_scale(reader)
     positions = _read_gaps(reader, num_params)
-    values = scale.values(_unfold(_read_escaped(reader, positions.size, num_params)))
+    values = _read_escaped(reader, positions.size, num_params, lambda codes: scale.values(_unfold(codes)))
     decoded = np.zeros(num_params, np.float32)
     decoded[positions] = values
     return decoded
 
 
-def write_trits(quantised: Quantised) -> bytes:
+def write_trits(quantised: Quantised) -> Parts:
     """Layout 5: a base-3 digit for each element (0, level > 0, level < 0), five to a byte.
 
     Levels beyond 1 follow as gaps, counted over the non-zero elements only, and codes of |level| - 2.
     """
     digits = _padded(quantised.num_params, _TRITS)
-    digits[quantised.positions] = np.where(quantised.levels > 0, 1, 2)
+    gaps, symbols, overflow = Parts(), Parts(), Parts()
+    last = -1
+    for run in _runs(quantised):
+        digits[run.positions] = 1 + (run.codes & 1)
+        large = np.flatnonzero(run.codes > 1).astype(np.int32)
+        gaps.append(_write_gaps(large + np.int32(run.start), last).tobytes())
+        last = run.start + int(large[-1]) if large.size else last
+        fitting, rest = _with_escapes((run.codes[large] >> 1) - 1, _ESCAPE)
+        symbols.append(fitting.tobytes())
+        overflow.append(rest)
     groups = digits.reshape(-1, _TRITS)
     packed = sum((groups[:, i] * np.uint8(w) for i, w in enumerate(_TRIT_WEIGHTS)), np.uint8(0))
-    magnitudes = np.abs(quantised.levels)
-    large = np.flatnonzero(magnitudes > 1).astype(np.int32)
-    symbols, overflow = _with_escapes(magnitudes[large] - 2, _ESCAPE)
-    streams = (np.asarray(packed).tobytes(), _write_gaps(large).tobytes(), symbols.tobytes(), overflow)
-    return _write_scale(quantised) + b"".join(stream(raw) for raw in streams)
+    return _streams(quantised, [np.asarray(packed).tobytes()], gaps, symbols, overflow)
 
 
 def read_trits(reader: PayloadReader, num_params: int) -> Vector:
@@ -182,27 +215,44 @@ def read_trits(reader: PayloadReader, num_params: int) -> Vector:
         raise damaged("a byte holds no base-3 digits")
     digits = np.arange(3**_TRITS)[:, None] // np.array(_TRIT_WEIGHTS) % 3
     decoded = _lookup(scale.values(np.array([0, 1, -1]))[digits], packed, num_params)
-    nonzero = np.flatnonzero(decoded)
-    large = nonzero[_read_gaps(reader, nonzero.size)]
-    magnitudes = _check_levels(_read_escaped(reader, large.size, num_params) + np.int32(2))
-    decoded[large] = scale.values(np.where(decoded[large] < 0, -magnitudes, magnitudes))
+    large = _read_gaps(reader, int(np.count_nonzero(decoded)))
+    values = _read_escaped(
+        reader, large.size, num_params, lambda codes: scale.values(_check_levels(codes + np.int32(2)))
+    )
+    _enlarge(decoded, large, values)
     return decoded
+
+
+def _enlarge(decoded: Vector, large: NDArray[np.int32], values: Vector) -> None:
+    """Gives the `large`-th non-zero elements their values (both (k,)); each keeps its sign. In blocks."""
+    passed = taken = 0
+    for start in range(0, decoded.size, _RUN):
+        if taken == large.size:
+            return
+        block = decoded[start : start + _RUN]
+        nonzero = np.flatnonzero(block != 0)
+        passed += nonzero.size
+        end = int(np.searchsorted(large, passed))
+        mine = nonzero[large[taken:end] - (passed - nonzero.size)]
+        block[mine] = np.copysign(values[taken:end], block[mine])
+        taken = end
 
 
 def suits_nibbles(quantised: Quantised) -> bool:
     """Whether so few levels need an escape that their overflow is certain to be in bounds."""
-    escaped = np.count_nonzero(_fold(quantised.levels) + 1 >= _NIBBLE_ESCAPE)
-    most_bytes = int(escaped) * _MAX_OVERFLOW_BYTES
-    return most_bytes <= quantised.num_params // _PARAMS_PER_OVERFLOW_BYTE
+    escaped = sum(int(np.count_nonzero(run.codes + 1 >= _NIBBLE_ESCAPE)) for run in _runs(quantised))
+    return escaped * _MAX_OVERFLOW_BYTES <= quantised.num_params // _PARAMS_PER_OVERFLOW_BYTE
 
 
-def write_nibbles(quantised: Quantised) -> bytes:
+def write_nibbles(quantised: Quantised) -> Parts:
     """Layout 4: four bits an element, 0 for level 0 and code + 1 for the others, two to a byte."""
-    symbols, overflow = _with_escapes(_fold(quantised.levels) + 1, _NIBBLE_ESCAPE)
     nibbles = _padded(quantised.num_params, 2)
-    nibbles[quantised.positions] = symbols
+    overflow = Parts()
+    for run in _runs(quantised):
+        nibbles[run.positions], rest = _with_escapes(run.codes + 1, _NIBBLE_ESCAPE)
+        overflow.append(rest)
     packed = nibbles[0::2] | nibbles[1::2] << np.uint8(4)
-    return _write_scale(quantised) + stream(packed.tobytes()) + stream(overflow)
+    return _streams(quantised, [packed.tobytes()], overflow)
 
 
 def read_nibbles(reader: PayloadReader, num_params: int) -> Vector:

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import zstandard
 
-from fieldfold.codec import PROFILES, Profile, decode, encode
+from benchmarks.codec_fuzz import campaign, honest_payloads
+from fieldfold.codec import decode
 from fieldfold.codec.payload import FLOAT16, FLOAT32, INT8, NIBBLES, SPARSE, SPLIT, TRITS
-from fieldfold.codec.streams import stream, varint
+from fieldfold.codec.streams import stream as stream_parts
+from fieldfold.codec.streams import varint
 from fieldfold.errors import CodecError
 
 SIZE = 700
@@ -26,51 +28,15 @@ def head(layout: int, num_params: int) -> bytes:
     return bytes([0x10 | layout]) + varint(num_params)
 
 
-def honest_payloads() -> list[bytes]:
-    rng = np.random.default_rng(0)
-    heavy = (rng.standard_t(2, SIZE) * 1e-3).astype(np.float32)
-    even = rng.normal(size=SIZE).astype(np.float32)
-    targets = [Profile(f"{t}", "dead_zone", error_target=t) for t in (0.003, 0.03, 0.2)]
-    payloads = [encode(delta, profile) for delta in (heavy, even) for profile in [*PROFILES.values(), *targets]]
-    return [*payloads, encode(heavy, num_trained=600), encode(np.zeros(SIZE, np.float32))]
-
-
-def mutate(payload: bytes, other: bytes, rng: random.Random) -> bytes:
-    data = bytearray(payload)
-    # Most of a large payload is entropy-coded; half of the mutations aim at the fields before it.
-    place = rng.randrange(min(len(data), 24) if rng.random() < 0.5 else len(data))
-    match rng.randrange(6):
-        case 0:
-            for _ in range(rng.randint(1, 4)):
-                data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-        case 1:
-            del data[place:]
-        case 2:
-            data[place:] = other[rng.randrange(len(other)) :]
-        case 3:
-            data[place : place + 1] = varint(rng.choice(EXTREMES))
-        case 4:
-            data[place:place] = rng.randbytes(rng.randint(1, 8))
-        case _:
-            data[place] = rng.choice((0, 1, 0x7F, 0x80, 0xFE, 0xFF))
-    return bytes(data)
+def stream(raw: bytes) -> bytes:
+    return b"".join(stream_parts(raw))
 
 
 def test_every_mutation_decodes_to_a_finite_vector_or_is_refused() -> None:
-    rng = random.Random(20)
-    payloads = honest_payloads()
-    decoded_count = 0
-    for _ in range(6000):
-        mutated = mutate(rng.choice(payloads), rng.choice(payloads), rng)
-        try:
-            decoded = decode(mutated, SIZE)
-        except CodecError:
-            continue
-        decoded_count += 1
-        assert decoded.shape == (SIZE,)
-        assert decoded.dtype == np.float32
-        assert np.isfinite(decoded).all()
-    assert 300 < decoded_count < 5700
+    """The short version of `python -m benchmarks.codec_fuzz`."""
+    outcome = campaign(mutations=6000, seed=20)
+    assert outcome.broken == []
+    assert 300 < outcome.decoded < 5700
 
 
 @pytest.mark.parametrize("length", range(40))

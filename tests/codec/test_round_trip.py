@@ -181,6 +181,11 @@ def test_a_profile_that_makes_no_sense_is_refused(method: str, max_level: int, e
         Profile("x", method, "", max_level, error_target)  # type: ignore[arg-type]
 
 
+def test_a_bound_on_bits_belongs_to_the_dead_zone_only() -> None:
+    with pytest.raises(ValueError, match="max_bits"):
+        Profile("x", "uniform", max_level=7, max_bits=1.0)
+
+
 def test_another_number_of_parameters_is_refused() -> None:
     payload = encode(as_vector([1.0, 2.0]))
     with pytest.raises(CodecError, match="holds 2 parameters, the model has 3"):

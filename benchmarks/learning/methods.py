@@ -1,0 +1,133 @@
+"""What is compared: ways to bring a node's delta to the server, each with its bytes counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+import numpy as np
+import zstandard
+
+from fieldfold.codec import ErrorFeedback, decode, encode
+from fieldfold.params import Vector
+
+Send: TypeAlias = Callable[[int, Vector], tuple[int, Vector]]
+"""Node and delta (n,) to the bytes sent and what arrives (n,)."""
+
+CONTROL = "float32, other batches"
+"""The same as float32, for whoever runs it with other batches to see the noise."""
+
+_TOP_SHARE = 0.01
+
+
+def float32() -> Send:
+    """Four bytes a parameter, what FedBuff sends without a codec."""
+    return lambda _node, delta: (delta.nbytes, delta)
+
+
+def profile(name: str) -> Send:
+    """A profile of ours with error feedback, one residual a node."""
+    residuals: dict[int, ErrorFeedback] = {}
+
+    def send(node: int, delta: Vector) -> tuple[int, Vector]:
+        feedback = residuals.get(node) or ErrorFeedback.start(delta.size)
+        encoded = feedback.encode(delta, name)
+        residuals[node] = encoded.feedback
+        return len(encoded.payload), encoded.decoded
+
+    return send
+
+
+def rounded(name: str) -> Send:
+    """`int8` or `int4` without feedback, entropy-coded by us: smaller than what other frameworks ship."""
+
+    def send(_node: int, delta: Vector) -> tuple[int, Vector]:
+        payload = encode(delta, name)
+        return len(payload), decode(payload, delta.size)
+
+    return send
+
+
+def _with_feedback(compress: Callable[[Vector], tuple[int, Vector]]) -> Send:
+    residuals: dict[int, Vector] = {}
+
+    def send(node: int, delta: Vector) -> tuple[int, Vector]:
+        wanted = delta + residuals.get(node, np.float32(0))
+        size, arrived = compress(wanted)
+        residuals[node] = wanted - arrived
+        return size, arrived
+
+    return send
+
+
+def top_one_per_cent() -> Send:
+    """The largest hundredth as float16 with entropy-coded gaps, with feedback (Aji and Heafield, 2017)."""
+
+    def compress(wanted: Vector) -> tuple[int, Vector]:
+        count = max(1, round(wanted.size * _TOP_SHARE))
+        places = np.sort(np.argpartition(np.abs(wanted), -count)[-count:])
+        kept = wanted[places].astype(np.float16)
+        gaps = np.diff(places, prepend=-1).astype("<u2")
+        planes = zstandard.ZstdCompressor(level=19).compress(gaps.view(np.uint8).reshape(-1, 2).T.tobytes())
+        arrived = np.zeros_like(wanted)
+        arrived[places] = kept
+        return min(len(planes), gaps.nbytes) + kept.nbytes, arrived
+
+    return _with_feedback(compress)
+
+
+def sign(sizes: list[int]) -> Send:
+    """One bit a parameter and a scale a tensor, with feedback (Karimireddy et al., 2019)."""
+    starts = np.cumsum([0, *sizes[:-1]])
+    size_bytes = -(-sum(sizes) // 8) + 4 * len(sizes)
+
+    def compress(wanted: Vector) -> tuple[int, Vector]:
+        scales = np.add.reduceat(np.abs(wanted), starts) / sizes
+        arrived = np.where(wanted < 0, -1, 1) * np.repeat(scales, sizes)
+        return size_bytes, arrived.astype(np.float32)
+
+    return _with_feedback(compress)
+
+
+def _hadamard(values: Vector) -> Vector:
+    """The orthonormal Walsh-Hadamard transform of a vector whose length is a power of two."""
+    width = 1
+    while width < values.size:
+        pairs = values.reshape(-1, 2, width)
+        values = np.stack([pairs[:, 0] + pairs[:, 1], pairs[:, 0] - pairs[:, 1]], axis=1).reshape(-1)
+        width *= 2
+    return values / np.float32(values.size**0.5)
+
+
+def eden(seed: int) -> Send:
+    """One bit a parameter after a random rotation, unbiased, without feedback (Vargaftik et al., 2022).
+
+    Charged n bits and 8 bytes, although the rotation pads to a power of two.
+    """
+    rng = np.random.default_rng([seed, 4])
+
+    def send(_node: int, delta: Vector) -> tuple[int, Vector]:
+        width = 1 << (delta.size - 1).bit_length()
+        flips = rng.choice(np.array([-1, 1], np.float32), width)
+        rotated = _hadamard(np.pad(delta, (0, width - delta.size)) * flips)
+        signs = np.where(rotated < 0, np.float32(-1), np.float32(1))
+        scale = float(delta @ delta) / max(float(rotated @ signs), 1e-30)
+        arrived = _hadamard(signs) * flips * np.float32(scale)
+        return -(-delta.size // 8) + 8, arrived[: delta.size]
+
+    return send
+
+
+def methods(sizes: list[int], seed: int) -> Mapping[str, Send]:
+    """Every method anew, for one run of a model whose tensors have `sizes`."""
+    return {
+        "float32": float32(),
+        CONTROL: float32(),
+        "balanced": profile("balanced"),
+        "frugal": profile("frugal"),
+        "int8": rounded("int8"),
+        "int4": rounded("int4"),
+        "top 1 % + feedback": top_one_per_cent(),
+        "sign + feedback": sign(sizes),
+        "EDEN 1 bit": eden(seed),
+    }
