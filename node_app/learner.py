@@ -134,11 +134,6 @@ class Learner:
         """Whether it is at work; it ends only when it is stopped, or by a fault of the program."""
         return self._thread.is_alive()
 
-    @property
-    def paused(self) -> bool:
-        """Whether it is held."""
-        return self._paused
-
     # -- the gate that training passes before every step -------------------------------------------------------------
 
     def passes(self, wait_s: float) -> bool:

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from fieldfold.codec import decode
-from fieldfold.params import Vector, norm
+from fieldfold.params import Vector
 
 
 class Contribution(msgspec.Struct, frozen=True):
@@ -78,10 +78,11 @@ def combine(buffer: tuple[Waiting, ...], num_params: int) -> Vector:
     return total
 
 
-def delta_norm(payload: bytes, num_params: int) -> float:
-    """Euclidean norm of an encoded delta.
-
-    Raises:
-        CodecError: when the payload is not a delta of `num_params` elements.
-    """
-    return norm(decode(payload, num_params))
+def mean_step(buffer: tuple[Waiting, ...], server_learning_rate: float, num_params: int) -> Step:
+    """The move eta * (1/K) sum of factor x delta over a buffer of K; a node's weights in it add up."""
+    scale = server_learning_rate / len(buffer)
+    scaled = tuple(Waiting(waiting.node, waiting.payload, waiting.factor * scale) for waiting in buffer)
+    weights: dict[str, float] = {}
+    for waiting in buffer:
+        weights[waiting.node] = weights.get(waiting.node, 0.0) + waiting.factor / len(buffer)
+    return Step(combine(scaled, num_params), weights)

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import msgspec
 
-from aggregator.fold.contribution import Contribution, Step, Waiting, combine
+from aggregator.fold.contribution import Contribution, Step, Waiting, mean_step
 from aggregator.fold.staleness import polynomial
 
 
@@ -49,9 +49,4 @@ class FedBuff(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="fedb
         full = (*state.buffer, Waiting(contribution.node, contribution.payload, factor))
         if len(full) < self.buffer_size:
             return FedBuffState(full), None
-        scale = self.server_learning_rate / len(full)
-        scaled = tuple(Waiting(waiting.node, waiting.payload, waiting.factor * scale) for waiting in full)
-        weights: dict[str, float] = {}
-        for waiting in full:
-            weights[waiting.node] = weights.get(waiting.node, 0.0) + waiting.factor / len(full)
-        return FedBuffState(), Step(combine(scaled, num_params), weights)
+        return FedBuffState(), mean_step(full, self.server_learning_rate, num_params)

@@ -20,7 +20,7 @@ from typing import Annotated
 
 import msgspec
 
-from aggregator.fold.contribution import Contribution, Step, Waiting, combine
+from aggregator.fold.contribution import Contribution, Step, Waiting, mean_step
 
 PACE_MEMORY = 0.7
 """Share of the old value in the moving average of T_i."""
@@ -88,10 +88,7 @@ class RateCorrectedFedBuff(
         norms = (*state.norms, contribution.norm)[-NORMS_REMEMBERED:]
         if len(full) < self._wanted(paces, arrivals):
             return RateCorrectedState(arrivals, full, paces, norms), None
-        scale = self.server_learning_rate / len(full)
-        scaled = tuple(Waiting(waiting.node, waiting.payload, waiting.factor * scale) for waiting in full)
-        weights = {waiting.node: waiting.factor / len(full) for waiting in full}
-        return RateCorrectedState(arrivals, (), paces, norms), Step(combine(scaled, num_params), weights)
+        return RateCorrectedState(arrivals, (), paces, norms), mean_step(full, self.server_learning_rate, num_params)
 
     def _rate(self, paces: Mapping[str, Pace], node: str) -> float:
         """r_i = min(r_max, T_i mean_j(1 / T_j)); 1 for a node whose pace is not known yet."""
