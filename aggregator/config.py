@@ -34,11 +34,12 @@ class ReleaseConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         profile: codec profile of the delta from one version to the next.
-        snapshot_every: versions between two snapshots of the whole model; a newcomer reads at most this many deltas.
+        snapshot_every: versions between two snapshots of the whole model, at most; it comes sooner when the deltas
+            since the last one weigh half of it.
     """
 
     profile: str = "int8"
-    snapshot_every: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 20
+    snapshot_every: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
 
     def __post_init__(self) -> None:
         try:

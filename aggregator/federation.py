@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import logging
+import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import msgspec
 
@@ -14,20 +15,18 @@ from aggregator.intake import statistics
 from aggregator.ledger.ledger import Ledger
 from aggregator.ledger.records import TaskRecord
 from aggregator.model import GlobalModel
-from aggregator.release import publish
-from aggregator.release.model import snapshot
+from aggregator.publisher import Publisher
 from fieldfold.errors import DataError
-from fieldfold.link.outgoing import Outgoing
-from fieldfold.params import digest, from_bytes
 from fieldfold.sensors.statistics import Normalisation
 from fieldfold.task.bundle import Bundle
-from fieldfold.wire.chunks import chunk_size
 from fieldfold.wire.messages import Statistics
-from fieldfold.wire.topics import Topics
 
 log = logging.getLogger(__name__)
-MANIFEST_EVERY_S = 1.0
-"""Followers need only deltas; the manifest is for newcomers, and may lag by this much."""
+
+
+def draw_run_id() -> str:
+    """A name for a new run, in hex, that no other run has."""
+    return secrets.token_hex(8)
 
 
 class Federation:
@@ -43,24 +42,17 @@ class Federation:
         self,
         config: AggregatorConfig,
         ledger: Ledger,
-        topics: Topics,
-        outgoing: Outgoing,
-        message_bytes: Callable[[], int],
+        publisher: Publisher,
+        draw_run_id: Callable[[], str] = draw_run_id,
     ) -> None:
-        self._config = config
-        self._message_bytes = message_bytes
-        self._ledger = ledger
-        self._topics = topics
-        self._outgoing = outgoing
+        self._config, self._ledger, self._publisher = config, ledger, publisher
+        self._draw_run_id = draw_run_id
         self.bundle: Bundle | None = None
         self.normalisation: Normalisation | None = None
         self.model: GlobalModel | None = None
         self.score: tuple[int, float] | None = None
         self.statistics_from = 0
         self._statistics_since: float | None = None
-        self._snapshot: publish.PublishedSnapshot | None = None
-        self._manifest_due = False
-        self._manifest_at = 0.0
 
     # -- coming up ---------------------------------------------------------------------------------------------------
 
@@ -101,8 +93,8 @@ class Federation:
         self.bundle, self.model, self.normalisation, self.score = bundle, None, None, None
         self.statistics_from, self._statistics_since = 0, None
         self.restore()
-        self.show_task()
-        self.show_model()
+        self._publisher.clear_model(bundle)
+        self.show_everything()
 
     def take_statistics(self, node: str, message: Statistics) -> None:
         """Keeps a node's sums. Within a transaction.
@@ -152,10 +144,11 @@ class Federation:
         model = self._new_model(bundle)
         with self._ledger.transaction():
             if normalisation is not None:
-                self._ledger.put_normalisation(bundle.digest, publish.normalisation_bytes(normalisation), nodes)
-            model.begin(self._ledger)
+                self._ledger.put_normalisation(bundle.digest, msgspec.msgpack.encode(normalisation), nodes)
+            model.begin(self._ledger, self._draw_run_id())
         self.model, self.normalisation, self._statistics_since = model, normalisation, None
-        self.show_model()
+        self._publisher.show_model(model)
+        self.show_manifest()
 
     def checkpoint(self) -> None:
         """At a clean end: the next start need not replay, and may do so with other settings.
@@ -181,71 +174,26 @@ class Federation:
         with self._ledger.transaction():
             folded = model.catch_up(self._ledger)
         self.model = model
-        for record in folded:
-            if record is not None:
-                self._show_delta(record.version, record.delta)
-        if model.checkpoint_version != before.checkpoint_version:
-            self._show_snapshot(model)
-        self._manifest_due |= model.version != before.version
-        return model.version != before.version
+        if model.version == before.version:
+            return False
+        self._publisher.show_versions(model, [record for record in folded if record is not None])
+        return True
 
     def show_everything(self) -> None:
         """After a connection: the broker may have lost what it retained."""
-        self.show_task()
-        self.show_model()
-
-    def show_task(self) -> None:
-        """Publishes the bundle."""
-        if self.bundle is not None:
-            self._retain(publish.task_messages(self._topics, self.bundle, self._chunk_bytes))
-
-    def show_model(self) -> None:
-        """Publishes snapshot, the deltas after it, and the manifest."""
-        model = self.model
-        if model is None:
+        if self.bundle is None:
             return
-        self._show_snapshot(model)
-        for version in range(model.checkpoint_version + 1, model.version + 1):
-            record = self._ledger.version(model.task, version)
-            if record is not None:
-                self._show_delta(version, record.delta)
-        self._manifest_due = True
-        self._manifest_at = 0.0
-        self.show_manifest()
-
-    def _show_delta(self, version: int, delta: bytes) -> None:
-        every = self._config.release.snapshot_every
-        self._retain(publish.delta_messages(self._topics, version, delta, every, self._chunk_bytes))
-
-    def _show_snapshot(self, model: GlobalModel) -> None:
-        """Publishes the model at the newest checkpoint."""
-        point = self._ledger.checkpoint(model.task)
-        if point is None:
-            return
-        released = from_bytes(point.released)
-        whole = snapshot(released, point.version, model.task, self.normalisation)
-        every = self._config.release.snapshot_every
-        self._snapshot = publish.describe_snapshot(point.version, whole, every)
-        self._retain(publish.snapshot_messages(self._topics, point.version, whole, every, self._chunk_bytes))
+        self._publisher.show_task(self.bundle)
+        if self.model is None:
+            self._publisher.clear_model(self.bundle)
+        else:
+            self._publisher.show_model(self.model)
+            self.show_manifest()
 
     def show_manifest(self) -> None:
-        """Publishes the manifest when it has changed, at most once in MANIFEST_EVERY_S."""
-        model, now = self.model, time.monotonic()
-        if model is None or self._snapshot is None or not self._manifest_due:
-            return
-        if now - self._manifest_at < MANIFEST_EVERY_S:
-            return
-        self._manifest_due, self._manifest_at = False, now
-        message = publish.manifest_message(
-            self._topics,
-            task=model.task,
-            version=model.version,
-            parameters=digest(model.released),
-            snapshot=self._snapshot,
-            chunk_bytes=self._chunk_bytes,
-            score=self.score[1] if self.score else None,
-        )
-        self._retain([message])
+        """Publishes the manifest when it has changed, not too often."""
+        if self.model is not None:
+            self._publisher.show_manifest(self.model, self.normalisation, self.score[1] if self.score else None)
 
     def note_score(self, task: str, version: int, score: float) -> None:
         """Writes down how a version did on held-out data."""
@@ -254,12 +202,4 @@ class Federation:
         with self._ledger.transaction():
             self._ledger.put_score(task, version, score)
         self.score = (version, score)
-        self._manifest_due = True
-
-    @property
-    def _chunk_bytes(self) -> int:
-        return chunk_size(self._message_bytes())
-
-    def _retain(self, messages: Iterable[publish.Publication]) -> None:
-        for message in messages:
-            self._outgoing.retain(message.topic, message.payload)
+        self._publisher.note_change()

@@ -12,6 +12,7 @@ from aggregator.fold.contribution import Contribution, Method
 from aggregator.ledger.ledger import Ledger
 from aggregator.ledger.records import Checkpoint, Decision, VersionRecord
 from aggregator.release.model import advance
+from aggregator.release.way import snapshot_is_due
 from fieldfold.codec import decode
 from fieldfold.errors import StoreError
 from fieldfold.params import Vector, digest, from_bytes, to_bytes
@@ -25,7 +26,9 @@ class GlobalModel:
     """Exact and released parameters of one task, moved by contributions and by nothing else.
 
     Attributes:
+        run: names this model's history, in hex; random, drawn when it began.
         version: the newest released version.
+        digest: of the released parameters at that version.
         released: what every node holds at that version (float32, num_params).
         exact: the aggregator's own model, which the released one follows.
         contribution: the last contribution in them.
@@ -35,16 +38,19 @@ class GlobalModel:
     def __init__(self, bundle: Bundle, method: Method, profile: str, checkpoint_every: int) -> None:
         self.bundle = bundle
         self.task = bundle.digest
+        self.run = ""
         self.method = method
         self.version = 0
         self.exact: Vector = bundle.initial_parameters()
         self.released: Vector = self.exact.copy()
+        self.digest = digest(self.released)
         self.contribution = 0
         self.checkpoint_version = 0
         self._state: Any = method.init()
         self._norms: tuple[float, ...] = ()
         self._profile = profile
         self._checkpoint_every = checkpoint_every
+        self._delta_bytes = 0
 
     @property
     def num_params(self) -> int:
@@ -56,9 +62,11 @@ class GlobalModel:
         """Median norm of the recent accepted deltas; None before the first."""
         return statistics.median(self._norms) if self._norms else None
 
-    def begin(self, ledger: Ledger) -> None:
-        """Writes version 0, the bundle's own parameters. Within a transaction."""
-        ledger.put_version(VersionRecord(self.task, 0, 0, digest(self.released), b"", {}))
+    def begin(self, ledger: Ledger, run: str) -> None:
+        """Writes version 0, the bundle's own parameters, under the run's name. Within a transaction."""
+        self.run = run
+        ledger.put_run(self.task, self.run)
+        ledger.put_version(VersionRecord(self.task, 0, 0, self.digest, b"", {}))
         self.checkpoint(ledger)
 
     def restore(self, ledger: Ledger) -> int:
@@ -70,12 +78,15 @@ class GlobalModel:
             StoreError: when there is no sound checkpoint, or a version replays otherwise than it was written.
         """
         point = ledger.checkpoint(self.task)
-        if point is None:
+        run = ledger.run(self.task)
+        if point is None or run is None:
             raise StoreError(f"{ledger.path}: there is no checkpoint of task {self.task[:16]}", "restore a backup")
+        self.run = run
         self.version = self.checkpoint_version = point.version
         self.contribution = point.contribution
         self.exact = from_bytes(point.exact)
         self.released = from_bytes(point.released)
+        self.digest = digest(self.released)
         try:
             self._state = msgspec.msgpack.decode(point.state, type=type(self.method.init()))
         except msgspec.DecodeError as error:
@@ -116,8 +127,8 @@ class GlobalModel:
         if step is None:
             return None
         self.exact = self.exact + step.update
-        release = advance(self.exact, self.released, self.version, self.task, self._profile)
-        self.version, self.released = release.version, release.released
+        release = advance(self.exact, self.released, self.version, self.run, self._profile)
+        self.version, self.released, self.digest = release.version, release.released, release.digest
         record = VersionRecord(self.task, self.version, decision.id, release.digest, release.delta, step.weights)
         self._write(record, ledger)
         return record
@@ -132,7 +143,9 @@ class GlobalModel:
                 f" {written.parameters[:16]}",
                 "start with the [fold] and [release] settings that wrote it, or restore a backup",
             )
-        if self.version - self.checkpoint_version >= self._checkpoint_every:
+        self._delta_bytes += len(record.delta)
+        versions = self.version - self.checkpoint_version
+        if snapshot_is_due(self._delta_bytes, versions, self.num_params, self._checkpoint_every):
             self.checkpoint(ledger)
 
     def checkpoint(self, ledger: Ledger) -> None:
@@ -147,7 +160,7 @@ class GlobalModel:
                 state=msgspec.msgpack.encode(self._state),
             )
         )
-        self.checkpoint_version = self.version
+        self.checkpoint_version, self._delta_bytes = self.version, 0
 
     def _drift(self, base_version: int, ledger: Ledger) -> Vector:
         """What the released model moved since `base_version`: the sum of the deltas in between."""

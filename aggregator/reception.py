@@ -12,7 +12,6 @@ from aggregator.ledger.records import Decision
 from aggregator.model import GlobalModel
 from aggregator.verify.update import Expectation, Rejected, Verdict, VerifyConfig, verify
 from fieldfold.errors import WireError
-from fieldfold.wire.chunks import short
 from fieldfold.wire.messages import Receipt, RejectionCode
 
 
@@ -75,7 +74,7 @@ class Reception:
         if model is None:
             return Rejected("the federation has no model yet", "the node waits for one by itself", "no_model")
         expected = Expectation(
-            task=short(model.task),
+            run=bytes.fromhex(model.run),
             num_params=model.num_params,
             version=model.version,
             max_staleness=model.method.max_staleness,

@@ -15,8 +15,9 @@ import msgspec
 
 from aggregator.config import AggregatorConfig
 from aggregator.evaluation import Evaluator, Scored, Unscored, find_fault
-from aggregator.federation import Federation
+from aggregator.federation import Federation, draw_run_id
 from aggregator.ledger.ledger import Ledger
+from aggregator.publisher import Publisher
 from aggregator.reception import Answer, Reception
 from aggregator.status import AggregatorStatus, Tally, describe, presence, progress_line
 from fieldfold.control.protocol import default_socket
@@ -69,7 +70,13 @@ class Service:
         FieldfoldError: when ledger, socket, task or certificates cannot be used.
     """
 
-    def __init__(self, config: AggregatorConfig, base: Path, link: Link | None = None) -> None:
+    def __init__(
+        self,
+        config: AggregatorConfig,
+        base: Path,
+        link: Link | None = None,
+        draw_run_id: Callable[[], str] = draw_run_id,
+    ) -> None:
         self._config, self._base = config, base
         self._topics = Topics(config.federation)
         self._ledger = Ledger(base / config.state_dir / "ledger.sqlite", config.federation)
@@ -85,9 +92,10 @@ class Service:
         )
         self._inbox: queue.SimpleQueue[Any] = self._link.events
         self._outgoing = Outgoing(self._link)
-        self._federation = Federation(
-            config, self._ledger, self._topics, self._outgoing, lambda: self._link.limits.message_bytes
+        publisher = Publisher(
+            config.release, self._ledger, self._topics, self._outgoing, lambda: self._link.limits.message_bytes
         )
+        self._federation = Federation(config, self._ledger, publisher, draw_run_id)
         self._federation.restore()
         self._evaluator: Evaluator | None = None
         self._link_state = "connecting"

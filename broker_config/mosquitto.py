@@ -98,6 +98,7 @@ user observer
 topic deny fieldfold/+/node/observer/#
 topic deny fieldfold/+/model/snapshot/#
 topic deny fieldfold/+/model/delta/#
+topic deny fieldfold/+/model/live/#
 topic deny fieldfold/+/task/bundle/#
 topic read fieldfold/+/node/+/status
 topic read fieldfold/+/node/+/receipt

@@ -6,8 +6,6 @@ import math
 import time
 from pathlib import Path
 
-import msgspec
-
 from fieldfold.codec import ErrorFeedback
 from fieldfold.params import Vector
 from fieldfold.sensors.dataset import load, require_batch
@@ -15,7 +13,6 @@ from fieldfold.sensors.statistics import Normalisation
 from fieldfold.task import open_runtime
 from fieldfold.task.bundle import Bundle
 from fieldfold.task.runtime import Evaluation, Runtime
-from fieldfold.wire.chunks import short
 from fieldfold.wire.messages import ClientUpdate
 from node_app.adopt import Served, adopt
 from node_app.config import NodeConfig
@@ -31,6 +28,7 @@ class Bench:
     """Reads the data when it is made; opens the runtime when there is a model. One thread owns it.
 
     Attributes:
+        run: that the bench works in; None before the first model.
         adopted: the newest model that was evaluated here.
         found: how it did on the validation windows; None where there are none.
         served: the model that predictions are made with.
@@ -52,9 +50,9 @@ class Bench:
         self.adopted: Model | None = None
         self.found: Evaluation | None = None
         self.served: Served | None = None
-        kept = store.residual(bundle.digest)
-        self.last_base = kept[0] if kept else None
-        self._attempts = 1 if kept else 0
+        self.run: str | None = None
+        self.last_base: int | None = None
+        self._attempts = 0
         self._sent_at = time.monotonic()
         self._wait_s = config.training.wait_for_version_s
 
@@ -78,11 +76,21 @@ class Bench:
     def adopt(self, model: Model) -> None:
         """Evaluates a released model and serves it, or goes on serving a better one."""
         runtime = self.runtime(model.normalisation)
-        if self.served is None and (kept := self._store.vector("served", self.bundle.digest)) is not None:
-            self.served = Served(kept.version, kept.values, self._score(self._evaluate(runtime, kept.values)))
+        if self.run is None:
+            self._take_up(model.run, runtime)
         self.found = self._evaluate(runtime, model.parameters)
         self.served = adopt(model.version, model.parameters, self.found, self.served, self._metric)
         self.adopted = model
+
+    def _take_up(self, run: str, runtime: Runtime) -> None:
+        """Goes on where the store says that this run was left."""
+        self.run = run
+        served, residual = self._store.vector("served", self.bundle.digest), self._store.residual(run)
+        if served is not None and served.run == run:
+            score = self._score(self._evaluate(runtime, served.values))
+            self.served = Served(served.version, served.values, score)
+        if residual is not None:
+            self.last_base, self._attempts = residual[0], 1
 
     @property
     def global_score(self) -> float | None:
@@ -93,14 +101,13 @@ class Bench:
         """Writes newest and served model to disk."""
         if self.adopted is None:
             return
-        digest = self.bundle.digest
-        if self.adopted.normalisation is not None:
-            packed = msgspec.msgpack.encode(self.adopted.normalisation)
-            self._store.put_fact(f"normalisation/{digest}", packed)
-        newest = StoredVector(digest, self.adopted.version, self.adopted.parameters)
-        self._store.put_vector("global", newest)
+        newest = self.adopted
+        vectors = {"global": (newest.version, newest.parameters)}
         if self.served is not None:
-            self._store.put_vector("served", StoredVector(digest, self.served.version, self.served.parameters))
+            vectors["served"] = (self.served.version, self.served.parameters)
+        for purpose, (version, values) in vectors.items():
+            kept = StoredVector(self.bundle.digest, newest.run, version, values, newest.normalisation)
+            self._store.put_vector(purpose, kept)
 
     def _evaluate(self, runtime: Runtime, parameters: Vector) -> Evaluation | None:
         if not len(self._dataset.validation):
@@ -127,7 +134,7 @@ class Bench:
 
     def hand_in(self, model: Model, result: LocalResult) -> Parcel:
         """Encodes what a run led to and lays it into the outbox, together with what the codec left out."""
-        kept = self._store.residual(self.bundle.digest)
+        kept = self._store.residual(model.run)
         layout = self.bundle.manifest.layout
         feedback = kept[1] if kept else ErrorFeedback.start(layout.num_params, num_trained=layout.num_trained)
         encoded = feedback.encode(result.delta, self._config.codec.profile)
@@ -136,7 +143,7 @@ class Bench:
         update = ClientUpdate(
             node=self._config.name,
             sequence=1,  # the store gives the real one
-            task=short(self.bundle.digest),
+            run=bytes.fromhex(model.run),
             base_version=model.version,
             num_examples=len(self._dataset.train),
             num_steps=result.num_steps,
@@ -144,7 +151,7 @@ class Bench:
             base_score=(score, seen) if score is not None and math.isfinite(score) else (0.0, 0),
             payload=encoded.payload,
         )
-        parcel = self._store.add_update(update, self.bundle.digest, encoded.feedback)
+        parcel = self._store.add_update(update, encoded.feedback)
         self._attempts = self._attempts + 1 if self.last_base == model.version else 1
         self.last_base, self._sent_at = model.version, time.monotonic()
         self._wait_s = self._config.training.wait_for_version_s

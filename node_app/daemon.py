@@ -139,8 +139,7 @@ class Daemon:
             self._link_state, self._refusal = f"MQTT {event.limits.protocol}", None
             log.info("connected to %s (%s)", self._config.broker.url, self._link_state)
             self._shown = (0.0, "")
-            if self._connections == 1:
-                self._download.ask_again()
+            self._download.connected(first=self._connections == 1)
             self._repeat_statistics()
             self._outgoing.wake()
             self._courier.wake()
@@ -178,8 +177,20 @@ class Daemon:
         elif receipt.decision == "rejected":
             log.warning("%s%s", self._last_receipt, f"; {receipt.hint}" if receipt.hint else "")
             self._learner.rejected()
+            self._look_again(receipt)
+        elif self._download.follower is not None:
+            self._download.follower.heard_of(receipt.version)
         self._courier.wake()
         self._learner.wake()
+
+    def _look_again(self, receipt: Receipt) -> None:
+        """The aggregator works on something else than this node."""
+        if receipt.code == "ahead":
+            self._download.start_over()
+        elif receipt.code in ("other_run", "no_model"):
+            self._download.look()
+        if receipt.code == "no_model":
+            self._repeat_statistics(asked=True)
 
     def _take_command(self, command: Command) -> None:
         log.info("%s asks: %s", command.by or "the aggregator", command.command)

@@ -1,25 +1,40 @@
-"""Keeps the task and the model of this node up to date with what the aggregator has released."""
+"""Keeps the task and the model of this node up to date with what the aggregator has released.
+
+Who follows gets the live deltas and nothing else. Who comes back, or has missed something, reads the model manifest
+and then asks, chunk by chunk, for what is missing and no more.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-
-import msgspec
+from collections.abc import Callable, Iterator
+from typing import Literal, NamedTuple
 
 from fieldfold.errors import BundleError, WireError
 from fieldfold.link.session import Link
-from fieldfold.sensors.statistics import Normalisation
 from fieldfold.task.bundle import MAX_BUNDLE_BYTES, Bundle
-from fieldfold.wire.messages import ModelManifest, TaskManifest, read
+from fieldfold.wire.messages import Chunk, ModelManifest, SnapshotPlace, TaskManifest, read, unpack
 from fieldfold.wire.topics import Topics
-from node_app.follow import Fetch, Follower, Model
+from node_app.fetch import Announced, Fetch
+from node_app.follow import MAX_DELTA_BYTES, Follower, Model
 from node_app.store import Store
 
 log = logging.getLogger(__name__)
-FETCH_PATIENCE_S = 10.0
-"""A fetch that stands still this long is begun again: its topic may have been overwritten while it was read."""
+WINDOW = 8
+"""Chunks that are asked for at once; one that arrives makes way for the next."""
+FETCH_PATIENCE_S = 5.0
+"""A fetch that stands still this long asks the manifest again: what it reads may have been cleared."""
+GAP_PATIENCE_S = 2.0
+"""Where a delta is missing, the manifest is read when the model has stood still this long: it may lag by a second."""
+
+
+class _Wanted(NamedTuple):
+    """An object to be fetched; for a delta `version` is the one it leads to."""
+
+    kind: Literal["bundle", "snapshot", "delta"]
+    version: int
+    digest: str
 
 
 class Download:
@@ -49,8 +64,10 @@ class Download:
         self.follower: Follower | None = None
         self.trouble = ""
         self._announced: TaskManifest | None = None
-        self._fetch: Fetch | None = None
-        self._moved_at = 0.0
+        self._fetches: dict[_Wanted, Fetch] = {}
+        self._asked: dict[str, _Wanted] = {}
+        self._looking = False
+        self._looked_at = self._moved_at = self._advanced_at = -FETCH_PATIENCE_S
 
     def restore(self) -> None:
         """Begins with the task and the model that the store holds, broker or no broker."""
@@ -64,107 +81,185 @@ class Download:
             return
         follower = self._begin(bundle)
         kept = self._store.vector("global", bundle.digest)
-        packed = self._store.fact(f"normalisation/{bundle.digest}")
         if kept is not None:
-            normalisation = msgspec.msgpack.decode(packed, type=Normalisation) if packed else None
-            follower.start_from(Model(kept.version, kept.values, normalisation))
+            follower.start_from(Model(kept.run, kept.version, kept.values, kept.normalisation))
 
     def subscribe(self) -> None:
         """Asks for what is released from now on."""
-        for topic in (self._topics.task_manifest, self._topics.model_manifest, self._topics.every_delta):
-            self._link.subscribe(topic)
+        self._link.subscribe(self._topics.task_manifest)
+        self._link.subscribe(self._topics.live_deltas, queued=False)
 
-    def ask_again(self) -> None:
-        """After a start: where the broker kept our session, what it retains comes only to a new subscription."""
-        self._subscribe_anew(self._topics.task_manifest, self._topics.model_manifest)
+    def connected(self, *, first: bool) -> None:
+        """Catches up with what was released while the link was down."""
+        if first:  # where the broker kept our session, what it retains comes only to a new subscription
+            self._subscribe_anew(self._topics.task_manifest, queued=True)
+        for topic in self._asked:
+            self._subscribe_anew(topic)
+        self._moved_at = time.monotonic()
+        self.look()
+
+    def look(self) -> None:
+        """Reads the model manifest, now or as soon as there is one."""
+        self._looking, self._looked_at = True, time.monotonic()
+        self._subscribe_anew(self._topics.model_manifest)
+
+    def start_over(self) -> None:
+        """The aggregator does not know the model that is here: takes what it has."""
+        if self.follower is not None:
+            log.warning("the aggregator does not know version %d: going back to what it has", self.follower.newest)
+            self.follower.start_over()
+            self.look()
 
     def take(self, topic: str, payload: bytes) -> None:
-        """A message from a topic that `subscribe`, or a fetch, asked for; others are passed over.
+        """A message from a topic that was asked for; others are passed over.
 
         Raises:
             WireError: when it is damaged.
             BundleError: when it completes a bundle that is of no use.
         """
-        if self._fetch is not None and topic.startswith(self._fetch.topic_filter.removesuffix("+")):
-            self._take_chunk(self._fetch, payload)
+        if topic in self._asked:
+            self._take_chunk(topic, payload)
         elif topic == self._topics.task_manifest:
             self._take_task(read(TaskManifest, payload))
         elif self.follower is not None and topic == self._topics.model_manifest:
-            self.follower.take_manifest(read(ModelManifest, payload))
+            if self.follower.take_manifest(read(ModelManifest, payload)):
+                self._looking = False
+                self._link.unsubscribe(topic)
             self._on_model()
-        elif self.follower is not None and topic.startswith(self._topics.every_delta.removesuffix("+/+")):
-            self.follower.take_delta(payload)
+        elif self.follower is not None and topic.startswith(self._topics.live_deltas.removesuffix("+")):
+            self._take_live(self.follower, unpack(Chunk, payload))
+        self._go_on()
+
+    def _take_live(self, follower: Follower, chunk: Chunk) -> None:
+        if follower.take_chunk(chunk):
+            self._advanced_at = time.monotonic()
             self._on_model()
 
     def tick(self) -> None:
-        """Fetches what is missing, and again what stands still."""
-        stuck = time.monotonic() - self._moved_at > FETCH_PATIENCE_S
+        """Looks again when something is missing, or a fetch stands still."""
         if not self._link.is_up:
             return
-        follower = self.follower
-        if self._announced is not None:
-            if stuck:
-                self._fetch_bundle(self._announced)
-        elif follower is not None and follower.manifest is not None:
-            if follower.wants_snapshot and (self._fetch is None or stuck):
-                self._fetch_snapshot(follower.manifest)
-            elif follower.has_gap and self._fetch is None and stuck:
-                self._moved_at = time.monotonic()
-                self._subscribe_anew(self._topics.every_delta)
+        now, follower = time.monotonic(), self.follower
+        if self._asked and now - self._moved_at > FETCH_PATIENCE_S:
+            self._drop(list(self._fetches))
+            self._moved_at = now
+            if self._announced is None:
+                self.look()
+        elif (
+            follower is not None and not self._looking and not self._asked and now - self._looked_at > GAP_PATIENCE_S
+        ):
+            overdue = follower.has_gap and now - self._advanced_at > GAP_PATIENCE_S
+            if follower.puzzled or overdue:
+                self.look()
+        self._go_on()
 
     def _begin(self, bundle: Bundle) -> Follower:
         manifest = bundle.manifest
-        follower = Follower(bundle.digest, manifest.layout.num_params, len(manifest.data.features))
+        features = len(manifest.data.features)
+        follower = Follower(bundle.digest, manifest.layout.num_params, features, bundle.initial_parameters)
         self.bundle, self.follower, self.trouble = bundle, follower, ""
         log.info("task %s (%s), %d parameters", manifest.name, bundle.digest[:16], manifest.layout.num_params)
         self._on_task(bundle, follower)
         return follower
 
     def _take_task(self, manifest: TaskManifest) -> None:
-        if self._announced == manifest and self._fetch is not None:
-            return
-        self._announced = None
         if self.bundle is not None and manifest.digest == self.bundle.digest:
-            self.trouble = ""
+            self._announced, self.trouble = None, ""
             return
         if manifest.size_bytes > MAX_BUNDLE_BYTES:
             raise WireError(f"a bundle of {manifest.size_bytes} bytes, at most {MAX_BUNDLE_BYTES} are taken")
-        log.info("task %s is announced, fetching %d bytes", manifest.name, manifest.size_bytes)
+        if self._announced is None or self._announced.digest != manifest.digest:
+            log.info("task %s is announced, fetching %d bytes", manifest.name, manifest.size_bytes)
         self._announced = manifest
-        self._fetch_bundle(manifest)
 
     # -- retained objects --------------------------------------------------------------------------------------------
 
-    def _fetch_bundle(self, manifest: TaskManifest) -> None:
-        topic_filter = self._topics.bundle(manifest.digest, "+")
-        self._start(Fetch(topic_filter, manifest.digest, manifest.size_bytes, manifest.chunk_bytes))
-
-    def _fetch_snapshot(self, manifest: ModelManifest) -> None:
-        topic_filter = self._topics.snapshot(manifest.snapshot_slot, "+")
-        size_bytes, chunk_bytes = manifest.snapshot_bytes, manifest.chunk_bytes
-        self._start(Fetch(topic_filter, manifest.snapshot_digest, size_bytes, chunk_bytes))
-
-    def _start(self, fetch: Fetch) -> None:
-        if self._fetch is not None:
-            self._link.unsubscribe(self._fetch.topic_filter)
-        self._fetch, self._moved_at = fetch, time.monotonic()
-        self._link.subscribe(fetch.topic_filter)
-
-    def _take_chunk(self, fetch: Fetch, payload: bytes) -> None:
-        self._moved_at = time.monotonic()
-        data = fetch.take(payload)
-        if data is None:
-            return
-        self._link.unsubscribe(fetch.topic_filter)
-        self._fetch = None
+    def _wanted(self) -> Iterator[_Wanted]:
+        """What is to be fetched, in order."""
+        follower = self.follower
         if self._announced is not None:
-            self._take_bundle(fetch.digest, data)
+            yield _Wanted("bundle", 0, self._announced.digest)
+        elif follower is not None and follower.manifest is not None:
+            place = follower.manifest.snapshot
+            if follower.wants_snapshot and place is not None:
+                begun = next((each for each in self._fetches if each.kind == "snapshot"), None)
+                # one that is under way is finished while deltas lead on from it
+                goes_on = begun is not None and begun.version >= follower.manifest.deltas_from
+                yield begun if begun is not None and goes_on else _Wanted("snapshot", place.version, place.digest)
+            for version in follower.missing_deltas():
+                yield _Wanted("delta", version, "")
+
+    def _fetch(self, wanted: _Wanted) -> Fetch:
+        follower, task = self.follower, self._announced
+        if wanted.kind == "bundle" and task is not None:
+            announced = Announced(task.digest, task.size_bytes, task.chunk_bytes)
+            return Fetch(self._topics.bundle(task.digest), announced)
+        if follower is None or follower.manifest is None:
+            raise RuntimeError("nothing is wanted before there is a manifest")
+        manifest = follower.manifest
+        if wanted.kind == "snapshot" and manifest.snapshot is not None:
+            return self._fetch_snapshot(manifest.snapshot, manifest.chunk_bytes)
+        prefix = self._topics.delta(wanted.version % manifest.delta_slots)
+        return Fetch(prefix, max_bytes=MAX_DELTA_BYTES, begun=follower.hand_over)
+
+    def _fetch_snapshot(self, place: SnapshotPlace, chunk_bytes: int) -> Fetch:
+        log.info("fetching the snapshot of version %d, %d bytes", place.version, place.size_bytes)
+        return Fetch(self._topics.snapshot(place.slot), Announced(place.digest, place.size_bytes, chunk_bytes))
+
+    def _go_on(self) -> None:
+        """Asks for the next chunks of what is wanted, and for nothing else any more."""
+        if not self._link.is_up or (self._looking and self._announced is None):
+            return
+        wanted = list(self._wanted())
+        self._drop([each for each in self._fetches if each not in wanted])
+        for each in wanted:
+            if len(self._asked) >= WINDOW:
+                break
+            if each not in self._fetches:
+                self._fetches[each] = self._fetch(each)
+            for topic in self._fetches[each].missing(WINDOW):
+                if topic not in self._asked and len(self._asked) < WINDOW:
+                    if not self._asked:
+                        self._moved_at = time.monotonic()
+                    self._asked[topic] = each
+                    self._subscribe_anew(topic)
+
+    def _drop(self, fetches: list[_Wanted]) -> None:
+        for topic in [topic for topic, each in self._asked.items() if each in fetches]:
+            del self._asked[topic]
+            self._link.unsubscribe(topic)
+        for each in fetches:
+            del self._fetches[each]
+
+    def _take_chunk(self, topic: str, payload: bytes) -> None:
+        self._moved_at = time.monotonic()
+        wanted = self._asked.pop(topic)
+        self._link.unsubscribe(topic)
+        fetch = self._fetches[wanted]
+        try:
+            data = fetch.take(unpack(Chunk, payload))
+        except WireError:
+            self._drop([wanted])
+            self.look()
+            raise
+        if fetch.outdated:
+            self._drop([wanted])
+            self.look()
+        elif data is not None:
+            self._drop([wanted])
+            self._take_object(wanted, data)
+
+    def _take_object(self, wanted: _Wanted, data: bytes) -> None:
+        if wanted.kind == "bundle":
+            self._take_bundle(wanted.digest, data)
         elif self.follower is not None:
-            self.follower.take_snapshot(data)
+            if wanted.kind == "snapshot":
+                self.follower.take_snapshot(data)
+            else:
+                self.follower.take_delta(data)
             self._on_model()
-            if self.follower.has_gap:
-                # Deltas that were acknowledged before a restart come only to a new subscription.
-                self._subscribe_anew(self._topics.every_delta)
+            if wanted.version in self.follower.missing_deltas():
+                self.look()  # the slot holds another version by now
 
     def _take_bundle(self, digest: str, data: bytes) -> None:
         self._announced = None
@@ -175,11 +270,9 @@ class Download:
             raise
         self._store.put_bundle(digest, data)
         self._begin(bundle)
-        # The manifest and the deltas were passed over while there was no task: have them sent again.
-        self._subscribe_anew(self._topics.model_manifest, self._topics.every_delta)
+        self.look()
 
-    def _subscribe_anew(self, *topics: str) -> None:
+    def _subscribe_anew(self, topic: str, *, queued: bool = False) -> None:
         """Has the broker send again what it retains there."""
-        for topic in topics:
-            self._link.unsubscribe(topic)
-            self._link.subscribe(topic)
+        self._link.unsubscribe(topic)
+        self._link.subscribe(topic, queued=queued)

@@ -2,166 +2,172 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
-import numpy as np
 
 from fieldfold.codec import decode
 from fieldfold.errors import CodecError, DataError, WireError
 from fieldfold.params import Vector, digest, is_finite
 from fieldfold.sensors.statistics import Normalisation
-from fieldfold.wire.chunks import Assemblies, Assembly, check_chunk, object_digest, short
+from fieldfold.wire.chunks import Assemblies, Assembly, short
 from fieldfold.wire.messages import Chunk, ModelDelta, ModelManifest, ModelSnapshot, unpack
 
 MAX_PENDING = 2048
 """Deltas that may wait for the one before them; more mean that a snapshot is the shorter way."""
-
-
 MAX_DELTA_BYTES = 1 << 28
 MAX_ARRIVING = 64
 """Deltas of which some chunks have come and some have not."""
 
 
 class Model(msgspec.Struct, frozen=True):
-    """A released version as every node holds it. `normalisation` is None where the task uses none."""
+    """A released version as every node holds it.
 
+    Attributes:
+        run: names the model's history, in hex; versions of two runs have nothing to do with one another.
+        normalisation: None where the task uses none.
+    """
+
+    run: str
     version: int
     parameters: Vector
     normalisation: Normalisation | None
 
 
-class Fetch:
-    """One retained object that is being read chunk by chunk; chunks of other objects are passed over."""
-
-    def __init__(self, topic_filter: str, digest_hex: str, size_bytes: int, chunk_bytes: int) -> None:
-        self.topic_filter = topic_filter
-        self.digest = digest_hex
-        self.size_bytes = size_bytes
-        self.chunk_bytes = chunk_bytes
-        self._assembly: Assembly | None = None
-
-    def take(self, message: bytes) -> bytes | None:
-        """The whole object once its last chunk has come.
-
-        Raises:
-            WireError: when the chunks do not make up the object that was announced.
-        """
-        chunk = unpack(Chunk, message)
-        announced = (short(self.digest), self.size_bytes, self.chunk_bytes)
-        if (chunk.digest, chunk.total_bytes, chunk.chunk_bytes) != announced:
-            return None
-        check_chunk(chunk, self.size_bytes)
-        if self._assembly is None:
-            self._assembly = Assembly(chunk)
-        assembly = self._assembly
-        assembly.add(chunk)
-        if assembly.missing:
-            return None
-        self._assembly = None
-        data = assembly.whole()
-        if object_digest(data) != self.digest:
-            raise WireError("the object that was read is not the one that was announced", "it is read again")
-        return data
-
-    @property
-    def progress(self) -> float:
-        """Share of the chunks that have come."""
-        return 0.0 if self._assembly is None else 1.0 - self._assembly.missing / self._assembly.num_chunks
-
-
 class Follower:
     """The newest released model that can be reached with what has arrived.
 
+    Args:
+        task: digest of the bundle.
+        first_parameters: gives the bundle's own, which are version 0 of every run.
+
     Attributes:
         model: replaced, never changed, so that another thread may read it at any time.
-        newest: the newest version that was heard of.
+        manifest: the newest that was read.
+        newest: the newest version of the run that was heard of.
+        puzzled: something came that only a newer manifest can explain.
+        applied: deltas and snapshots that have led from version to version.
     """
 
-    def __init__(self, task: str, num_params: int, num_features: int) -> None:
+    def __init__(self, task: str, num_params: int, num_features: int, first_parameters: Callable[[], Vector]) -> None:
         self.model: Model | None = None
         self.manifest: ModelManifest | None = None
         self.newest = 0
-        self._task = short(task)
+        self.puzzled = False
+        self.applied = 0
+        self._task = task
         self._num_params = num_params
         self._num_features = num_features
+        self._first_parameters = first_parameters
         self._pending: dict[int, ModelDelta] = {}
         self._arriving = Assemblies(MAX_DELTA_BYTES, MAX_ARRIVING)
 
+    # -- what is missing ---------------------------------------------------------------------------------------------
+
     @property
     def wants_snapshot(self) -> bool:
-        """Whether the deltas at hand cannot lead to the version in the manifest, but a snapshot would help."""
+        """Whether the manifest's snapshot is the way, or the shorter one, to its version."""
         manifest = self.manifest
-        if manifest is None:
+        if manifest is None or manifest.snapshot is None:
             return False
-        if self.model is None:
-            return True
-        behind = self.model.version < manifest.version
-        return behind and self.model.version < manifest.snapshot_version and not self._next_is_here()
+        return self.model is None or self.model.version < manifest.deltas_from
 
     @property
     def has_gap(self) -> bool:
         """Whether a newer version is known, and the delta to the next one is not here."""
-        return self.model is not None and self.model.version < self.newest and not self._next_is_here()
+        return self.model is not None and self.model.version < self.newest
 
-    def _next_is_here(self) -> bool:
-        return self.model is not None and self.model.version + 1 in self._pending
+    def missing_deltas(self) -> list[int]:
+        """The versions up to the manifest's whose deltas are not here; none while a snapshot comes first."""
+        if self.manifest is None or self.model is None or self.wants_snapshot:
+            return []
+        wanted = range(self.model.version + 1, self.manifest.version + 1)
+        return [version for version in wanted if version not in self._pending]
+
+    def hand_over(self, delta: bytes) -> Assembly | None:
+        """What has come of the delta with this short digest, for a fetch to go on with."""
+        return self._arriving.hand_over(delta)
+
+    def heard_of(self, version: int) -> None:
+        """A version of the run is out, says a receipt."""
+        self.newest = max(self.newest, version)
+
+    # -- what arrives ------------------------------------------------------------------------------------------------
 
     def start_from(self, model: Model) -> None:
         """Begins with a model from the store."""
-        self.model = model
-        self.newest = max(self.newest, model.version)
-        self._advance()
+        self._adopt_run(model.run)
+        self._hold(model)
 
-    def take_manifest(self, manifest: ModelManifest) -> None:
-        """Notes the newest version; one for another task is passed over."""
-        if short(manifest.task) == self._task:
-            self.manifest = manifest
-            self.newest = max(self.newest, manifest.version)
+    def take_manifest(self, manifest: ModelManifest) -> bool:
+        """Learns the newest version and the way to it; whether it is about the task.
+
+        A model of another run is dropped, and so is one with other bits than the run has at its version.
+
+        Raises:
+            WireError: when it contradicts itself or the task.
+        """
+        if manifest.task != self._task:
+            return False
+        normalisation = self._normalisation(manifest)
+        if manifest.snapshot is None and manifest.deltas_from > 0:
+            raise WireError("the model manifest names no snapshot, and deltas that do not begin at version 0")
+        self._adopt_run(manifest.run)
+        self.manifest, self.puzzled = manifest, False
+        self.newest = max(self.newest, manifest.version)
+        model = self.model
+        if (
+            model is not None
+            and model.version == manifest.version
+            and digest(model.parameters) != manifest.parameters
+        ):
+            self._forget()
+        if self.model is None and manifest.deltas_from == 0:
+            self._hold(Model(manifest.run, 0, self._first_parameters(), normalisation))
+        return True
+
+    def start_over(self) -> None:
+        """Goes back to what the next manifest says: the aggregator does not know the model that is here."""
+        self._forget()
+        self.manifest, self.newest, self.puzzled = None, 0, True
 
     def take_snapshot(self, data: bytes) -> None:
         """Begins anew from a snapshot, unless the model is as new, then goes on with the deltas that wait.
 
         Raises:
-            WireError: when it is damaged or of another task.
+            WireError: when it is damaged or of another run.
         """
         snapshot = unpack(ModelSnapshot, data)
-        if snapshot.task != self._task:
-            raise WireError("the snapshot belongs to another task")
+        if self.manifest is None or snapshot.run.hex() != self.manifest.run:
+            raise WireError("the snapshot belongs to another run")
         try:
             parameters = decode(snapshot.payload, self._num_params)
         except CodecError as error:
             raise WireError(f"the snapshot does not decode: {error.reason}") from None
         if short(digest(parameters)) != snapshot.parameters:
             raise WireError("the snapshot does not have the parameters it says")
-        model = Model(snapshot.version, parameters, self._normalisation(snapshot))
-        if self.model is None or self.model.version < model.version:
-            self.start_from(model)
+        if self.model is None or self.model.version < snapshot.version:
+            self.applied += 1
+            normalisation = self._normalisation(self.manifest)
+            self._hold(Model(self.manifest.run, snapshot.version, parameters, normalisation))
 
-    def _normalisation(self, snapshot: ModelSnapshot) -> Normalisation | None:
-        expected = self._num_features * 8
-        if not snapshot.mean and not snapshot.std:
-            return None
-        if len(snapshot.mean) != expected or len(snapshot.std) != expected:
-            raise WireError(f"the snapshot's normalisation is not for {self._num_features} features")
-        mean = np.frombuffer(snapshot.mean, "<f8").tolist()
-        std = np.frombuffer(snapshot.std, "<f8").tolist()
-        try:
-            return Normalisation(tuple(mean), tuple(std))
-        except DataError as error:
-            raise WireError(f"in the snapshot, {error.reason}") from None
-
-    def take_delta(self, message: bytes) -> bool:
+    def take_chunk(self, chunk: Chunk) -> bool:
         """Takes a chunk of a delta, and keeps a whole one until its turn; whether the model moved.
 
         Raises:
             WireError: when it is damaged; the model is dropped if it does not have the bits it should have.
         """
-        taken = self._arriving.take(unpack(Chunk, message))
+        taken = self._arriving.take(chunk)
         if taken.spoiled:
             raise WireError(f"a delta is damaged: {taken.spoiled}")
-        if taken.whole is None:
-            return False
-        delta = unpack(ModelDelta, taken.whole)
-        if delta.task != self._task:
+        return taken.whole is not None and self.take_delta(taken.whole)
+
+    def take_delta(self, data: bytes) -> bool:
+        """Takes a whole delta; as `take_chunk`."""
+        delta = unpack(ModelDelta, data)
+        run = self.model.run if self.model else self.manifest.run if self.manifest else None
+        if delta.run.hex() != run:
+            self.puzzled = True
             return False
         self.newest = max(self.newest, delta.version)
         if self.model is not None and delta.version <= self.model.version:
@@ -170,6 +176,32 @@ class Follower:
         if len(self._pending) > MAX_PENDING:
             del self._pending[min(self._pending)]
         return self._advance()
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _adopt_run(self, run: str) -> None:
+        if self.model is not None and self.model.run != run:
+            self._forget()
+            self.newest = 0
+
+    def _forget(self) -> None:
+        self.model = None
+        self._pending.clear()
+
+    def _hold(self, model: Model) -> None:
+        self.model = model
+        self.newest = max(self.newest, model.version)
+        self._advance()
+
+    def _normalisation(self, manifest: ModelManifest) -> Normalisation | None:
+        if not manifest.mean and not manifest.std:
+            return None
+        if not len(manifest.mean) == len(manifest.std) == self._num_features:
+            raise WireError(f"the model manifest's normalisation is not for {self._num_features} features")
+        try:
+            return Normalisation(manifest.mean, manifest.std)
+        except DataError as error:
+            raise WireError(f"in the model manifest, {error.reason}") from None
 
     def _advance(self) -> bool:
         """Adds the deltas whose turn it is."""
@@ -186,10 +218,12 @@ class Follower:
                 self.model = model
                 raise WireError(f"the delta to version {delta.version} does not decode: {error.reason}") from None
             if short(digest(parameters)) != delta.parameters or not is_finite(parameters):
-                self.model = None
+                self._forget()
+                self.puzzled = True
                 raise WireError(
-                    f"version {delta.version} does not have the released digest", "a snapshot is fetched instead"
+                    f"version {delta.version} does not have the released digest", "the way to it is read anew"
                 )
-            model = Model(delta.version, parameters, model.normalisation)
+            model = Model(model.run, delta.version, parameters, model.normalisation)
+            self.applied += 1
         self.model = model
         return model.version != begun_at

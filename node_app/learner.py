@@ -193,8 +193,8 @@ class Learner:
             find(self._config.data.files, self._base)  # whoever sets the node up hears at once what is missing
             self._wait("waiting for a task")
         else:
-            bench = self._bench_for(task[0])
             model = task[1].model
+            bench = self._bench_for(task[0], model)
             if model is None:
                 self._wait("waiting for the model" if task[1].manifest else "waiting for the fleet's statistics")
             elif not self._caught_up(task[1]):
@@ -204,11 +204,14 @@ class Learner:
 
     def _caught_up(self, follower: Follower) -> bool:
         """Right after a start, a stored model is soon overtaken by what the broker holds."""
-        settled = follower.manifest is not None and not follower.wants_snapshot and not follower.has_gap
+        settled = follower.manifest is not None and not follower.has_gap
         return settled or time.monotonic() - self._started_at > FIRST_LOOK_S
 
-    def _bench_for(self, bundle: Bundle) -> Bench:
-        if self._bench is None or self._bench.bundle.digest != bundle.digest:
+    def _bench_for(self, bundle: Bundle, model: Model | None) -> Bench:
+        """One for each task and run: two runs may normalise the data differently."""
+        bench = self._bench
+        other_run = bench is not None and bench.run is not None and model is not None and model.run != bench.run
+        if bench is None or bench.bundle.digest != bundle.digest or other_run:
             self._bench, self.report = None, None
             self.progress = Progress(state="reading data", updates=self.progress.updates)
             bench = Bench(bundle, self._config, self._base, self._store)
@@ -217,7 +220,7 @@ class Learner:
             self._bench, self.report = bench, bench.report
             give_back()
             self._on_statistics(bench.sums)
-        return self._bench
+        return bench
 
     def _turn(self, bench: Bench, model: Model) -> None:
         if bench.adopted is None or bench.adopted.version != model.version:

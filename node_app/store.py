@@ -14,7 +14,8 @@ import msgspec
 from fieldfold.codec import ErrorFeedback
 from fieldfold.errors import StoreError
 from fieldfold.params import Vector, from_bytes, to_bytes
-from fieldfold.wire.chunks import object_digest, short
+from fieldfold.sensors.statistics import Normalisation
+from fieldfold.wire.chunks import object_digest
 from fieldfold.wire.messages import ClientUpdate, Receipt, pack, unpack
 
 T = TypeVar("T")
@@ -27,12 +28,14 @@ CREATE TABLE IF NOT EXISTS bundle (digest TEXT PRIMARY KEY, data BLOB NOT NULL) 
 CREATE TABLE IF NOT EXISTS vector (
     purpose TEXT PRIMARY KEY,
     task TEXT NOT NULL,
+    run TEXT NOT NULL,
     version INTEGER NOT NULL,
-    data BLOB NOT NULL
+    data BLOB NOT NULL,
+    normalisation BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
--- What the codec left out of the updates of a task so far, and the version the newest of them is against.
+-- What the codec left out of the updates of a run so far, and the version the newest of them is against.
 CREATE TABLE IF NOT EXISTS residual (
-    task TEXT PRIMARY KEY,
+    run TEXT PRIMARY KEY,
     base_version INTEGER NOT NULL,
     num_params INTEGER NOT NULL,
     num_trained INTEGER NOT NULL,
@@ -64,11 +67,13 @@ class Parcel(msgspec.Struct, frozen=True):
 
 
 class StoredVector(msgspec.Struct, frozen=True):
-    """Parameters with the task and version they belong to."""
+    """Parameters with the task, run and version they belong to, and the normalisation of their inputs."""
 
     task: str
+    run: str
     version: int
     values: Vector
+    normalisation: Normalisation | None
 
 
 class Totals(msgspec.Struct, frozen=True):
@@ -123,7 +128,7 @@ class Store:
                 raise StoreError(f"{self.path}: cannot be used: {error}", _hint(error)) from None
             return result
 
-    # -- facts, bundles, vectors ------------------------------------------------------------------------------------
+    # -- bundles and vectors ----------------------------------------------------------------------------------------
 
     def put_bundle(self, digest: str, data: bytes) -> None:
         """Keeps the present bundle and forgets the others."""
@@ -139,39 +144,39 @@ class Store:
         row = self._transact(lambda db: db.execute("SELECT data FROM bundle").fetchone())
         return row[0] if row else None
 
-    def put_fact(self, key: str, value: bytes) -> None:
-        """Keeps a small value."""
-        self._transact(lambda db: db.execute("INSERT OR REPLACE INTO fact VALUES (?, ?)", (key, value)))
-
-    def fact(self, key: str) -> bytes | None:
-        """A small value, None when it was never set."""
-        row = self._transact(lambda db: db.execute("SELECT value FROM fact WHERE key = ?", (key,)).fetchone())
-        return row[0] if row else None
-
     def put_vector(self, purpose: str, vector: StoredVector) -> None:
         """Keeps parameters under a purpose."""
-        row = (purpose, vector.task, vector.version, to_bytes(vector.values))
-        self._transact(lambda db: db.execute("INSERT OR REPLACE INTO vector VALUES (?, ?, ?, ?)", row))
+        normalisation = msgspec.msgpack.encode(vector.normalisation)
+        row = (purpose, vector.task, vector.run, vector.version, to_bytes(vector.values), normalisation)
+        self._transact(lambda db: db.execute("INSERT OR REPLACE INTO vector VALUES (?, ?, ?, ?, ?, ?)", row))
 
     def vector(self, purpose: str, task: str) -> StoredVector | None:
         """The parameters under a purpose, when they belong to `task`."""
-        query = "SELECT task, version, data FROM vector WHERE purpose = ? AND task = ?"
+        query = "SELECT task, run, version, data, normalisation FROM vector WHERE purpose = ? AND task = ?"
         row = self._transact(lambda db: db.execute(query, (purpose, task)).fetchone())
-        return StoredVector(row[0], row[1], from_bytes(row[2])) if row else None
+        if row is None:
+            return None
+        normalisation = msgspec.msgpack.decode(row[4], type=Normalisation | None)
+        return StoredVector(row[0], row[1], row[2], from_bytes(row[3]), normalisation)
 
     # -- the outbox ------------------------------------------------------------------------------------------------
 
-    def residual(self, task: str) -> tuple[int, ErrorFeedback] | None:
-        """Base version of the newest update of `task`, and the residual it left; None before the first."""
-        query = "SELECT base_version, data, num_params, num_trained FROM residual WHERE task = ?"
-        row = self._transact(lambda db: db.execute(query, (task,)).fetchone())
+    def residual(self, run: str) -> tuple[int, ErrorFeedback] | None:
+        """Base version of the newest update of `run`, and the residual it left; None before the first."""
+        query = "SELECT base_version, data, num_params, num_trained FROM residual WHERE run = ?"
+        row = self._transact(lambda db: db.execute(query, (run,)).fetchone())
         return (row[0], ErrorFeedback.from_bytes(row[1], row[2], num_trained=row[3])) if row else None
 
-    def add_update(self, update: ClientUpdate, task: str, feedback: ErrorFeedback) -> Parcel:
-        """Gives the update its sequence number and keeps it together with the residual it left."""
-        row = (task, update.base_version, feedback.residual.size, feedback.num_trained, feedback.to_bytes())
+    def add_update(self, update: ClientUpdate, feedback: ErrorFeedback) -> Parcel:
+        """Gives the update its sequence number and keeps it together with the residual it left.
+
+        Residuals of other runs are forgotten: nothing will be added to them any more.
+        """
+        run = update.run.hex()
+        row = (run, update.base_version, feedback.residual.size, feedback.num_trained, feedback.to_bytes())
 
         def work(db: sqlite3.Connection) -> Parcel:
+            db.execute("DELETE FROM residual WHERE run != ?", (run,))
             db.execute("INSERT OR REPLACE INTO residual VALUES (?, ?, ?, ?, ?)", row)
             return _enqueue(db, update)
 
@@ -244,11 +249,11 @@ def _enqueue(db: sqlite3.Connection, update: ClientUpdate) -> Parcel:
 
 
 def _restore(db: sqlite3.Connection, update: ClientUpdate) -> None:
-    rows = db.execute("SELECT task, data, num_params, num_trained FROM residual").fetchall()
-    for task, data, num_params, num_trained in rows:
-        if short(task) == update.task:
-            feedback = ErrorFeedback.from_bytes(data, num_params, num_trained=num_trained).restore(update.payload)
-            db.execute("UPDATE residual SET data = ? WHERE task = ?", (feedback.to_bytes(), task))
+    run = update.run.hex()
+    row = db.execute("SELECT data, num_params, num_trained FROM residual WHERE run = ?", (run,)).fetchone()
+    if row is not None:
+        feedback = ErrorFeedback.from_bytes(row[0], row[1], num_trained=row[2]).restore(update.payload)
+        db.execute("UPDATE residual SET data = ? WHERE run = ?", (feedback.to_bytes(), run))
 
 
 def _raise_sequence(db: sqlite3.Connection, to: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +135,15 @@ class Ledger:
         row = self._row("SELECT value FROM normalisation WHERE task = ?", (task,))
         return bytes(row[0]) if row else None
 
+    def put_run(self, task: str, run: str) -> None:
+        """Names the history of a task's model, once."""
+        self._db.execute("INSERT INTO run VALUES (?, ?)", (task, run))
+
+    def run(self, task: str) -> str | None:
+        """The name of the history of a task's model; None before version 0."""
+        row = self._row("SELECT id FROM run WHERE task = ?", (task,))
+        return str(row[0]) if row else None
+
     # -- pieces and contributions --------------------------------------------------------------------------------
 
     def put_chunk(self, node: str, digest: bytes, position: int, message: bytes) -> bool:
@@ -242,6 +251,23 @@ class Ledger:
             return None
         weights = msgspec.json.decode(row[5], type=dict[str, float])
         return VersionRecord(row[0], row[1], row[2], row[3], row[4], weights)
+
+    def delta_sizes(self, task: str, after: int, up_to: int) -> dict[int, int]:
+        """Version -> bytes of its delta message, for the versions behind `after`, up to `up_to`."""
+        rows = self._rows(
+            "SELECT version, length(delta) FROM version WHERE task = ? AND version > ? AND version <= ?",
+            (task, max(after, 0), up_to),
+        )
+        return dict(rows)
+
+    def put_shelf(self, most: Mapping[str, int]) -> None:
+        """Notes below which topics something is retained, and in how many chunks at most."""
+        self._db.execute("DELETE FROM shelf")
+        self._db.executemany("INSERT INTO shelf VALUES (?, ?)", most.items())
+
+    def shelf(self) -> dict[str, int]:
+        """What was noted last."""
+        return dict(self._rows("SELECT prefix, chunks FROM shelf"))
 
     def put_score(self, task: str, version: int, score: float) -> None:
         """Notes how a version did on the held-out data."""

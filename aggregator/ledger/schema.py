@@ -1,6 +1,6 @@
 """The ledger's tables. Numbers without a unit are counts; times are seconds since 1970, for people only."""
 
-FORMAT = 1
+FORMAT = 2
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS meta (
@@ -30,6 +30,18 @@ CREATE TABLE IF NOT EXISTS normalisation (
     task TEXT PRIMARY KEY,
     value BLOB NOT NULL,
     nodes INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- The name of a task's model history: random, drawn with version 0.
+CREATE TABLE IF NOT EXISTS run (
+    task TEXT PRIMARY KEY,
+    id TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Below which topics something was ever retained, and in how many chunks at most.
+CREATE TABLE IF NOT EXISTS shelf (
+    prefix TEXT PRIMARY KEY,
+    chunks INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 -- Pieces of updates that are not whole yet.

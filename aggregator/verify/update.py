@@ -49,14 +49,14 @@ class Expectation(msgspec.Struct, frozen=True):
     """What the federation is at when an update arrives.
 
     Attributes:
-        task: short digest of the present bundle.
+        run: the present model's run.
         num_params: length of the parameter vector.
         version: the newest model version.
         max_staleness: the method's own limit, where it has one.
         typical_norm: median norm of the recent deltas; None before the first.
     """
 
-    task: bytes
+    run: bytes
     num_params: int
     version: int
     max_staleness: int | None = None
@@ -75,11 +75,11 @@ def verify(update: ClientUpdate, sender: str, expected: Expectation, limits: Ver
 def _check_claims(update: ClientUpdate, sender: str, expected: Expectation, limits: VerifyConfig) -> Rejected | None:
     if update.node != sender:
         return Rejected(f"the update says it is from {update.node}, but {sender} sent it")
-    if update.task != expected.task:
+    if update.run != expected.run:
         return Rejected(
-            f"trained with bundle {update.task.hex()}, the federation works on {expected.task.hex()}",
-            "the node takes the present task by itself",
-            "other_task",
+            f"trained in run {update.run.hex()}, the federation is in {expected.run.hex()}",
+            "the node takes the present task and model by itself",
+            "other_run",
         )
     if not 1 <= update.num_examples <= limits.max_num_examples:
         return Rejected(
@@ -98,7 +98,8 @@ def _check_base(update: ClientUpdate, expected: Expectation, limits: VerifyConfi
     if staleness < 0:
         return Rejected(
             f"unknown base version {update.base_version}, the newest is {expected.version}",
-            "the aggregator's ledger is older than the node's model: was a backup restored?",
+            "the aggregator's ledger is older than the node's model, as after a restored backup; the node goes back",
+            "ahead",
         )
     allowed = min(limits.max_staleness, expected.version)
     if expected.max_staleness is not None:

@@ -28,6 +28,7 @@ from fieldfold.link.acks import AckBook
 from fieldfold.link.endpoint import Endpoint
 from fieldfold.link.reconnect import Outcome
 from fieldfold.link.session import BrokerLimits, Event, LinkConfig, Received, Refused, Will
+from fieldfold.link.subscriptions import Subscription
 from fieldfold.link.tls_socket import RememberingSocket
 from fieldfold.link.wakeup import WakeablePoll
 from fieldfold.link.window import Flight, SendWindow
@@ -210,15 +211,16 @@ class Connection:
             for identifier in self._book.settle(token):
                 self._client.ack(identifier, qos=1)
 
-    def subscribe(self, topic_filter: str) -> None:
+    def subscribe(self, subscription: Subscription) -> None:
         """Sends SUBSCRIBE; under MQTT 5 retained messages come only where the session did not hold the filter."""
-        options: Any = {"qos": 1}
+        qos = subscription.qos
+        options: Any = {"qos": qos}
         if self.protocol == "5":
-            options = {"options": SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)}
+            options = {"options": SubscribeOptions(qos=qos, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)}
         with self._lock:
-            _, identifier = self._client.subscribe(topic_filter, **options)
+            _, identifier = self._client.subscribe(subscription.topic_filter, **options)
             if identifier is not None:
-                self._subscribing[identifier] = topic_filter
+                self._subscribing[identifier] = subscription.topic_filter
 
     def unsubscribe(self, topic_filter: str) -> None:
         """Sends UNSUBSCRIBE."""

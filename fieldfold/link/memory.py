@@ -23,7 +23,7 @@ from fieldfold.link.session import (
     Received,
     Will,
 )
-from fieldfold.link.subscriptions import Subscriptions
+from fieldfold.link.subscriptions import Subscription, Subscriptions
 from fieldfold.link.topic_filter import check_filter, matches
 
 
@@ -39,7 +39,7 @@ class _Session:
     """What the broker keeps for a client, connected or not. Messages are (topic, payload, retained)."""
 
     def __init__(self) -> None:
-        self.filters: set[str] = set()
+        self.filters: dict[str, Subscription] = {}
         self.waiting: deque[tuple[str, bytes, bool]] = deque()
         self.sent: dict[int, tuple[str, bytes, bool]] = {}
         self.book = AckBook()
@@ -52,7 +52,7 @@ class _Session:
 
 
 class MemoryBroker:
-    """Retained messages, persistent sessions, QoS 1 and a receive window, as an MQTT 5 broker has them.
+    """Retained messages, persistent sessions, QoS 0 and 1 and a receive window, as an MQTT 5 broker has them.
 
     Args:
         message_bytes: the largest payload allowed.
@@ -126,18 +126,18 @@ class MemoryBroker:
         session = self._sessions.get(link.client_id)
         return session is not None and session.link is link
 
-    def subscribe(self, link: MemoryLink, topic_filter: str) -> None:
+    def subscribe(self, link: MemoryLink, subscription: Subscription) -> None:
         """Retained messages are handed over only when the session did not hold the filter."""
-        session = self._sessions[link.client_id]
+        session, topic_filter = self._sessions[link.client_id], subscription.topic_filter
         if topic_filter not in session.filters:
-            session.filters.add(topic_filter)
+            session.filters[topic_filter] = subscription
             for topic, payload in self._retained.items():
                 if matches(topic_filter, topic):
-                    self._hand_over(session, topic, payload, retained=True)
+                    self._hand_over(session, (topic, payload, True), queued=subscription.queued)
 
     def unsubscribe(self, link: MemoryLink, topic_filter: str) -> None:
         """Messages that wait already are still delivered."""
-        self._sessions[link.client_id].filters.discard(topic_filter)
+        self._sessions[link.client_id].filters.pop(topic_filter, None)
 
     def publish(self, topic: str, payload: bytes, *, retain: bool) -> None:
         """One copy to every session with a filter that matches; an empty retained payload forgets the topic."""
@@ -146,8 +146,9 @@ class MemoryBroker:
         elif retain:
             self._retained.pop(topic, None)
         for session in self._sessions.values():
-            if any(matches(topic_filter, topic) for topic_filter in session.filters):
-                self._hand_over(session, topic, payload, retained=False)
+            hits = [s.queued for topic_filter, s in session.filters.items() if matches(topic_filter, topic)]
+            if hits:
+                self._hand_over(session, (topic, payload, False), queued=any(hits))
 
     def settle(self, link: MemoryLink, token: int) -> None:
         """An acknowledgement; makes room in the receive window."""
@@ -167,8 +168,8 @@ class MemoryBroker:
         withdrawn, wanted = link.subscriptions.due("5", session_present=present)
         for topic_filter in withdrawn:
             self.unsubscribe(link, topic_filter)
-        for topic_filter in wanted:
-            self.subscribe(link, topic_filter)
+        for subscription in wanted:
+            self.subscribe(link, subscription)
 
     def _cut(self, link: MemoryLink, reason: str) -> None:
         if self.serves(link):
@@ -179,9 +180,12 @@ class MemoryBroker:
         if link.will is not None:
             self.publish(link.will.topic, link.will.payload, retain=link.will.retain)
 
-    def _hand_over(self, session: _Session, topic: str, payload: bytes, *, retained: bool) -> None:
-        if len(session.waiting) < self._max_queued:
-            session.waiting.append((topic, payload, retained))
+    def _hand_over(self, session: _Session, message: tuple[str, bytes, bool], *, queued: bool) -> None:
+        if not queued:
+            if session.link is not None:
+                session.link.events.put(Received(*message, next(self._tokens)))
+        elif len(session.waiting) < self._max_queued:
+            session.waiting.append(message)
             self._pump(session)
 
     def _pump(self, session: _Session) -> None:
@@ -223,7 +227,7 @@ class MemoryLink:
         with self._broker.lock:
             return self._broker.serves(self)
 
-    def subscribe(self, topic_filter: str) -> None:
+    def subscribe(self, topic_filter: str, *, queued: bool = True) -> None:
         """See `Link.subscribe`.
 
         Raises:
@@ -231,8 +235,9 @@ class MemoryLink:
         """
         check_filter(topic_filter)
         with self._broker.lock:
-            if self.subscriptions.add(topic_filter, sent=self.is_up) and self.is_up:
-                self._broker.subscribe(self, topic_filter)
+            subscription = Subscription(topic_filter, queued)
+            if self.subscriptions.add(subscription, sent=self.is_up) and self.is_up:
+                self._broker.subscribe(self, subscription)
 
     def unsubscribe(self, topic_filter: str) -> None:
         """Undoes `subscribe`."""

@@ -27,7 +27,7 @@ from fieldfold.link.session import (
     Refused,
     Will,
 )
-from fieldfold.link.subscriptions import Subscriptions
+from fieldfold.link.subscriptions import Subscription, Subscriptions
 from fieldfold.link.topic_filter import check_filter
 
 
@@ -93,17 +93,18 @@ class MqttLink:
         """Whether a message could be sent now."""
         return self._up is not None
 
-    def subscribe(self, topic_filter: str) -> None:
-        """Subscribes with QoS 1, now and again after each connect; see `Link.subscribe`.
+    def subscribe(self, topic_filter: str, *, queued: bool = True) -> None:
+        """Subscribes, now and again after each connect; see `Link.subscribe`.
 
         Raises:
             LinkError: for a filter that is not well formed.
         """
         check_filter(topic_filter)
+        subscription = Subscription(topic_filter, queued)
         with self._lock:
             up = self._up
-            if self._subscriptions.add(topic_filter, sent=up is not None) and up is not None:
-                up.subscribe(topic_filter)
+            if self._subscriptions.add(subscription, sent=up is not None) and up is not None:
+                up.subscribe(subscription)
 
     def unsubscribe(self, topic_filter: str) -> None:
         """Undoes `subscribe`; a later `subscribe` brings the retained messages again."""
@@ -170,8 +171,8 @@ class MqttLink:
             withdrawn, wanted = self._subscriptions.due(connection.protocol, session_present=session_present)
             for topic_filter in withdrawn:
                 connection.unsubscribe(topic_filter)
-            for topic_filter in wanted:
-                connection.subscribe(topic_filter)
+            for subscription in wanted:
+                connection.subscribe(subscription)
 
     def _granted(self, topic_filter: str) -> None:
         with self._lock:

@@ -35,7 +35,7 @@ class Disconnected(msgspec.Struct, frozen=True):
 
 
 class Received(msgspec.Struct, frozen=True):
-    """A message. It stays the broker's to redeliver until `Link.ack(received)`."""
+    """A message. If it was queued for us it stays the broker's to redeliver until `Link.ack(received)`."""
 
     topic: str
     payload: bytes
@@ -115,8 +115,12 @@ class Link(Protocol):
     def is_up(self) -> bool:
         """Whether a message could be sent now."""
 
-    def subscribe(self, topic_filter: str) -> None:
-        """Subscribes with QoS 1, now and again after each connect. Retained messages arrive the first time only."""
+    def subscribe(self, topic_filter: str, *, queued: bool = True) -> None:
+        """Subscribes, now and again after each connect. Retained messages arrive the first time only.
+
+        With QoS 1, so that the broker keeps what comes while we are away; or, not `queued`, with QoS 0: what we miss
+        is gone, and costs nothing when we are back.
+        """
 
     def unsubscribe(self, topic_filter: str) -> None:
         """Undoes `subscribe`."""

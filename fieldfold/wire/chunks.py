@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import hashlib
+import itertools
 from collections.abc import Iterator
 
 import msgspec
@@ -112,6 +113,12 @@ class Assembly:
         """How many chunks are still to come."""
         return self.num_chunks - len(self._pieces)
 
+    def missing_from(self, at_most: int) -> list[int]:
+        """The first indices that are still to come, `at_most` of them."""
+        return list(
+            itertools.islice((index for index in range(self.num_chunks) if index not in self._pieces), at_most)
+        )
+
     def whole(self) -> bytes:
         """The object.
 
@@ -148,6 +155,10 @@ class Assemblies:
     def __init__(self, max_bytes: int, max_open: int) -> None:
         self._max_bytes, self._max_open = max_bytes, max_open
         self._open: collections.OrderedDict[bytes, Assembly] = collections.OrderedDict()
+
+    def hand_over(self, digest: bytes) -> Assembly | None:
+        """What has come of the object with this short digest, for somebody else to go on with."""
+        return self._open.pop(digest, None)
 
     def take(self, chunk: Chunk) -> Taken:
         """Adds a chunk; the oldest assembly makes way for a new one when there are too many.

@@ -22,9 +22,12 @@ Size = Annotated[int, msgspec.Meta(ge=0, le=MAX_OBJECT_BYTES)]
 ShortDigest = Annotated[bytes, msgspec.Meta(min_length=8, max_length=8)]
 """The first 8 bytes of a SHA-256: binary messages name things by these, readable ones by the whole in hex."""
 HexDigest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+RunId = Annotated[bytes, msgspec.Meta(min_length=8, max_length=8)]
+"""Names one unbroken history of a model, from version 0 in one ledger; random, so that no two are ever mixed up."""
+HexRunId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}\Z")]
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}\Z")]
 Text = Annotated[str, msgspec.Meta(max_length=500)]
-RejectionCode = Literal["invalid", "stale", "other_task", "no_model", "sequence_used"]
+RejectionCode = Literal["invalid", "stale", "ahead", "other_run", "no_model", "sequence_used"]
 Sums = Annotated[tuple[float, ...], msgspec.Meta(max_length=512)]
 
 
@@ -65,7 +68,7 @@ class ClientUpdate(Binary, frozen=True, kw_only=True):
     Attributes:
         node: the sender; must be the name in the topic.
         sequence: rises by one with each update of this node; (node, sequence) is unique.
-        task: digest of the bundle it was trained with.
+        run: the model's run that it was trained in.
         base_version: the model version the delta is against.
         num_examples: training examples the node holds.
         num_steps: optimizer steps in this delta.
@@ -78,7 +81,7 @@ class ClientUpdate(Binary, frozen=True, kw_only=True):
     format: Literal[1] = FORMAT
     node: Name
     sequence: Annotated[int, msgspec.Meta(ge=1, le=MAX_COUNTER)]
-    task: ShortDigest
+    run: RunId
     base_version: Counter
     num_examples: int
     num_steps: Counter
@@ -92,16 +95,13 @@ class ModelSnapshot(Binary, frozen=True, kw_only=True):
 
     Attributes:
         parameters: digest of the decoded parameters (SHA-256 over little-endian float32).
-        mean, std: normalisation of the features, little-endian float64; empty where the task uses none.
         payload: the parameters, encoded without loss.
     """
 
     format: Literal[1] = FORMAT
-    task: ShortDigest
+    run: RunId
     version: Counter
     parameters: ShortDigest
-    mean: bytes
-    std: bytes
     payload: bytes
 
 
@@ -109,7 +109,7 @@ class ModelDelta(Binary, frozen=True, kw_only=True):
     """What leads from version - 1 to `version`; `parameters` is the digest after it was added."""
 
     format: Literal[1] = FORMAT
-    task: ShortDigest
+    run: RunId
     version: Annotated[int, msgspec.Meta(ge=1, le=MAX_COUNTER)]
     parameters: ShortDigest
     payload: bytes
@@ -125,18 +125,41 @@ class TaskManifest(Readable, frozen=True, kw_only=True):
     chunk_bytes: Size
 
 
+class SnapshotPlace(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a ModelSnapshot stands, and how to know it."""
+
+    version: Counter
+    slot: Counter
+    digest: HexDigest
+    size_bytes: Annotated[int, msgspec.Meta(ge=1, le=MAX_OBJECT_BYTES)]
+
+
 class ModelManifest(Readable, frozen=True, kw_only=True):
-    """The newest version and how to get there: the snapshot, then every delta after it."""
+    """The newest version and the cheapest way to it.
+
+    Attributes:
+        task: digest of the bundle.
+        run: the run that all versions belong to.
+        parameters: digest of the parameters at `version`.
+        deltas_from: who holds this version of the run or a newer one takes deltas; who holds less takes the snapshot
+            first. At 0 nobody needs a snapshot: version 0 is the bundle's own parameters.
+        delta_slots: the delta to version v stands in slot v modulo this.
+        snapshot: None while deltas_from is 0.
+        mean, std: normalisation of the features; empty where the task uses none.
+        score: held-out score of the newest evaluated version.
+    """
 
     format: Literal[1] = FORMAT
     task: HexDigest
+    run: HexRunId
     version: Counter
     parameters: HexDigest
-    snapshot_version: Counter
-    snapshot_slot: Counter
-    snapshot_digest: HexDigest
-    snapshot_bytes: Size
-    chunk_bytes: Size
+    deltas_from: Counter
+    delta_slots: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+    chunk_bytes: Annotated[int, msgspec.Meta(ge=1, le=MAX_OBJECT_BYTES)]
+    snapshot: SnapshotPlace | None = None
+    mean: Sums = ()
+    std: Sums = ()
     score: float | None = None
     released_at: Text = ""
 

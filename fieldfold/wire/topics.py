@@ -5,6 +5,7 @@ fieldfold/F/task/bundle/D/I             retained chunk I of the bundle with dige
 fieldfold/F/model/manifest              retained JSON: newest version, newest snapshot
 fieldfold/F/model/snapshot/S/I          retained chunk I of the whole model, in slot S
 fieldfold/F/model/delta/S/I             retained chunk I of what leads from one version to the next, in slot S
+fieldfold/F/model/live/I                chunk I of the newest delta, as it is released; not retained
 fieldfold/F/aggregator/status           retained JSON, with a will
 fieldfold/F/node/N/update               chunks of client updates            node -> aggregator
 fieldfold/F/node/N/statistics           JSON: sums of the node's features   node -> aggregator
@@ -12,8 +13,7 @@ fieldfold/F/node/N/status               retained JSON, with a will          node
 fieldfold/F/node/N/receipt              JSON: what became of an update      aggregator -> node
 fieldfold/F/node/N/command              JSON: what is asked of the node     aggregator -> node
 
-Slots are used in turn, so that what is retained stays bounded without ever being cleared: a slot's next user
-overwrites it.
+Who follows the model takes the live chunks; who has missed some reads them from the slots, which are used in turn.
 """
 
 from __future__ import annotations
@@ -64,19 +64,23 @@ class Topics:
         self.every_update = f"{self.root}/node/+/update"
         self.every_statistics = f"{self.root}/node/+/statistics"
         self.every_status = f"{self.root}/node/+/status"
-        self.every_delta = f"{self.root}/model/delta/+/+"
+        self.live_deltas = f"{self.root}/model/live/+"
 
-    def bundle(self, digest: str, index: int | str) -> str:
-        """Chunk `index` (or "+") of the bundle with this SHA-256 digest."""
-        return f"{self.root}/task/bundle/{digest[:16]}/{index}"
+    def bundle(self, digest: str) -> str:
+        """Below it lie the chunks, by index, of the bundle with this SHA-256 digest."""
+        return f"{self.root}/task/bundle/{digest[:16]}"
 
-    def snapshot(self, slot: int, index: int | str) -> str:
-        """Chunk `index` (or "+") of the snapshot in `slot`."""
-        return f"{self.root}/model/snapshot/{slot}/{index}"
+    def snapshot(self, slot: int) -> str:
+        """Below it lie the chunks of the snapshot in `slot`."""
+        return f"{self.root}/model/snapshot/{slot}"
 
-    def delta(self, slot: int, index: int | str) -> str:
-        """Chunk `index` of the delta in `slot`."""
-        return f"{self.root}/model/delta/{slot}/{index}"
+    def live(self, index: int) -> str:
+        """Chunk `index` of a delta on its way to those who follow."""
+        return f"{self.root}/model/live/{index}"
+
+    def delta(self, slot: int) -> str:
+        """Below it lie the chunks of the delta in `slot`."""
+        return f"{self.root}/model/delta/{slot}"
 
     def update(self, node: str) -> str:
         """Where `node` sends its updates."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
 import time
@@ -67,7 +68,8 @@ class RunningAggregator:
     def _run(self, config: AggregatorConfig, folder: Path, broker: MemoryBroker) -> None:
         will = Will(TOPICS.aggregator_status, write(AggregatorPresence(state="offline")))
         try:
-            service = Service(config, folder, MemoryLink(broker, client_id=CLIENT_ID, will=will))
+            link = MemoryLink(broker, client_id=CLIENT_ID, will=will)
+            service = Service(config, folder, link, (f"{run:016x}" for run in itertools.count(1)).__next__)
         except Exception as error:  # noqa: BLE001 - raised where it was started
             self._begun.put(error)
             return
@@ -149,20 +151,23 @@ class Witness:
         """The model's manifest once it names this version."""
         return self.message(ModelManifest, TOPICS.model_manifest, lambda manifest: manifest.version == version)
 
-    def object(self, topic: Callable[[int], str]) -> bytes:
-        """What the chunks on `topic(0)`, `topic(1)` and so on make up."""
+    def object(self, prefix: str) -> bytes:
+        """What the chunks on `prefix/0`, `prefix/1` and so on make up."""
+
+        def topic(index: int) -> str:
+            return f"{prefix}/{index}"
 
         def found() -> bytes | None:
             self.look()
-            if topic(0) not in self.newest:
+            if not self.newest.get(topic(0)):
                 return None
             assembly = Assembly(unpack(Chunk, self.newest[topic(0)]))
             for index in range(assembly.num_chunks):
-                if topic(index) in self.newest:
+                if self.newest.get(topic(index)):
                     assembly.add(unpack(Chunk, self.newest[topic(index)]))
             return None if assembly.missing else assembly.whole()
 
-        return eventually(found, f"the object on {topic(0)}")
+        return eventually(found, f"the object on {prefix}")
 
     def receipt(self, node: str, sequence: int, count: int = 1) -> Receipt:
         """The newest receipt for an update once `count` have come."""

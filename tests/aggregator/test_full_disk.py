@@ -38,7 +38,7 @@ def folding(start: Start) -> RunningAggregator:
 
 
 def sent(sequence: int, **changes: Any) -> Any:
-    return update(sequence=sequence, task=RAW.digest, base_version=sequence - 1, **changes)
+    return update(sequence=sequence, base_version=sequence - 1, **changes)
 
 
 def unacknowledged(broker: MemoryBroker) -> int:
@@ -80,7 +80,7 @@ def test_nothing_is_acknowledged_until_it_is_on_disk(
         assert witness.receipts == []
         assert (folding.status.accepted, folding.status.rejected, folding.status.bytes_received) == (0, 0, 0)
     assert witness.receipt("press-1", 1).decision == "rejected"
-    assert witness.receipt("press-1", 2).code == "invalid"  # its base was never released
+    assert witness.receipt("press-1", 2).code == "ahead"  # its base was never released
     eventually(lambda: unacknowledged(broker) == 0)
     assert (folding.status.state, folding.status.accepted, folding.status.rejected) == ("folding", 0, 2)
     assert folding.service._ledger is not None

@@ -14,7 +14,7 @@ from aggregator.verify.update import VerifyConfig
 from fieldfold.errors import WireError
 from fieldfold.wire.chunks import cut, object_digest
 from fieldfold.wire.messages import pack
-from tests.aggregator.tiny import MAX_UPDATE_BYTES, NUM_PARAMS, Plant, bundle, chunks, lossless_payload, update
+from tests.aggregator.tiny import MAX_UPDATE_BYTES, NUM_PARAMS, OTHER_RUN, Plant, chunks, lossless_payload, update
 
 SMALL = 16
 
@@ -218,10 +218,10 @@ def test_staleness_is_that_at_the_arrival(plant: Plant) -> None:
 def test_the_reason_names_what_was_wrong(plant: Plant) -> None:
     answers = [
         plant.send(update(sequence=1, delta=(1.0,) * (NUM_PARAMS + 1))),
-        plant.send(update(sequence=2, task=bundle("other").digest)),
+        plant.send(update(sequence=2, run=OTHER_RUN)),
         plant.send(update(sequence=3, base_version=5)),
         plant.send(update(sequence=4, delta=(1e5, 0, 0))),
     ]
-    assert [one.receipt.code for one in answers] == ["invalid", "other_task", "invalid", "invalid"]
-    for answer, word in zip(answers, ("parameters", "bundle", "base version", "norm"), strict=True):
+    assert [one.receipt.code for one in answers] == ["invalid", "other_run", "ahead", "invalid"]
+    for answer, word in zip(answers, ("parameters", "run", "base version", "norm"), strict=True):
         assert word in answer.receipt.reason

@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregator.release import publish
+from aggregator.release import publish, way
 from aggregator.release.model import advance, snapshot
+from aggregator.release.shelf import Publication, Shelf
 from fieldfold.codec import PROFILES, decode
-from fieldfold.params import Vector, as_vector, digest, from_bytes, norm, to_bytes
-from fieldfold.sensors.statistics import Normalisation
-from fieldfold.wire.chunks import Assembly, object_digest, short
-from fieldfold.wire.messages import Chunk, ModelDelta, ModelManifest, ModelSnapshot, TaskManifest, read, unpack
+from fieldfold.params import Vector, digest, from_bytes, norm, to_bytes
+from fieldfold.wire.chunks import Assembly, short
+from fieldfold.wire.messages import Chunk, ModelDelta, ModelSnapshot, TaskManifest, read, unpack
 from fieldfold.wire.topics import Topics
-from tests.aggregator.tiny import bundle
+from tests.aggregator.tiny import RUN, bundle
 
 TOPICS = Topics("plant")
 TASK = bundle().digest
@@ -30,7 +30,7 @@ def walk(seed: int, profile: str, steps: int) -> tuple[Vector, Vector, list[byte
     deltas = []
     for version in range(steps):
         exact = exact + (0.01 * generator.standard_t(2, SIZE)).astype(np.float32)
-        release = advance(exact, released, version, TASK, profile)
+        release = advance(exact, released, version, RUN, profile)
         assert release.version == version + 1
         assert release.digest == digest(release.released)
         released = release.released
@@ -45,7 +45,7 @@ def test_a_node_that_adds_the_deltas_holds_the_same_bits(seed: int, profile: str
     held = np.random.default_rng(seed).standard_normal(SIZE).astype(np.float32)
     for version, message in enumerate(deltas, start=1):
         delta = unpack(ModelDelta, message)
-        assert (delta.version, delta.task) == (version, short(TASK))
+        assert (delta.version, delta.run.hex()) == (version, RUN)
         held = held + decode(delta.payload, SIZE)
         assert short(digest(held)) == delta.parameters
     assert held.tobytes() == released.tobytes()
@@ -56,23 +56,22 @@ def test_what_the_quantiser_leaves_out_goes_out_later(profile: str) -> None:
     exact, released, _ = walk(1, profile, 10)
     behind = [norm(exact - released)]
     for version in range(10, 60):
-        released = advance(exact, released, version, TASK, profile).released
+        released = advance(exact, released, version, RUN, profile).released
         behind.append(norm(exact - released))
     assert behind[-1] <= 0.05 * max(behind[0], 1e-3)
 
 
-def test_a_snapshot_holds_every_bit_and_the_normalisation() -> None:
+def test_a_snapshot_holds_every_bit() -> None:
     released = np.random.default_rng(3).standard_normal(SIZE).astype(np.float32)
-    found = unpack(ModelSnapshot, snapshot(released, 7, TASK, Normalisation((1.5, -2.0), (0.5, 3.0))))
+    found = unpack(ModelSnapshot, snapshot(released, 7, RUN))
     assert decode(found.payload, SIZE).tobytes() == released.tobytes()
-    assert (found.version, found.task, found.parameters) == (7, short(TASK), short(digest(released)))
-    assert np.frombuffer(found.mean, "<f8").tolist() == [1.5, -2.0]
-    assert np.frombuffer(found.std, "<f8").tolist() == [0.5, 3.0]
-    bare = unpack(ModelSnapshot, snapshot(released, 7, TASK, None))
-    assert (bare.mean, bare.std) == (b"", b"")
+    assert (found.version, found.run.hex(), found.parameters) == (7, RUN, short(digest(released)))
 
 
-def put_together(messages: list[publish.Publication]) -> bytes:
+# -- what stands in retained topics --
+
+
+def put_together(messages: list[Publication]) -> bytes:
     pieces = [unpack(Chunk, message.payload) for message in messages]
     assembly = Assembly(pieces[0])
     for piece in pieces:
@@ -81,41 +80,68 @@ def put_together(messages: list[publish.Publication]) -> bytes:
 
 
 def test_the_task_goes_out_in_chunks_before_the_manifest_that_names_it() -> None:
-    *pieces, last = publish.task_messages(TOPICS, bundle(), 700)
+    *pieces, last = publish.task_messages(Shelf({}), TOPICS, bundle(), 700)
     assert put_together(pieces) == bundle().data
-    assert [piece.topic for piece in pieces] == [TOPICS.bundle(TASK, index) for index in range(len(pieces))]
+    assert [piece.topic for piece in pieces] == [f"{TOPICS.bundle(TASK)}/{index}" for index in range(len(pieces))]
     manifest = read(TaskManifest, last.payload)
     assert last.topic == TOPICS.task_manifest
     assert (manifest.name, manifest.digest, manifest.size_bytes) == ("wear", TASK, len(bundle().data))
 
 
-def test_a_manifest_leads_to_its_snapshot() -> None:
-    whole = snapshot(as_vector(range(SIZE)), 40, TASK, None)
-    described = publish.describe_snapshot(40, whole, 20)
-    message = publish.manifest_message(
-        TOPICS, task=TASK, version=45, parameters="ab" * 32, snapshot=described, chunk_bytes=700, score=float("nan")
-    )
-    manifest = read(ModelManifest, message.payload)
-    pieces = list(publish.snapshot_messages(TOPICS, 40, whole, 20, manifest.chunk_bytes))
-    assert pieces[0].topic == TOPICS.snapshot(manifest.snapshot_slot, 0)
-    assert object_digest(put_together(pieces)) == manifest.snapshot_digest
-    assert (manifest.version, manifest.snapshot_version, manifest.snapshot_bytes) == (45, 40, len(whole))
-    assert manifest.score is None
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 50)), min_size=1, max_size=30), st.integers())
+def test_nothing_is_left_of_what_lay_there_before(sizes: list[tuple[int, int]], restart: int) -> None:
+    """Whenever the shelf is remembered anew after a restart."""
+    shelf, broker = Shelf({}), dict[str, bytes]()
+    objects: dict[str, bytes] = {}
+    for turn, (place, size) in enumerate(sizes):
+        prefix, data = f"slot/{place}", bytes([turn % 256]) * size
+        if turn == restart % len(sizes):
+            shelf = Shelf(shelf.most)
+        messages = list(shelf.put(prefix, data, 10) if size else shelf.clear(prefix))
+        objects.pop(prefix, None)
+        if size:
+            objects[prefix] = data
+        for message in messages:
+            broker[message.topic] = message.payload
+        broker = {topic: payload for topic, payload in broker.items() if payload}
+    found = {prefix: [Publication(t, p) for t, p in broker.items() if t.startswith(prefix)] for prefix in objects}
+    assert {prefix: put_together(messages) for prefix, messages in found.items()} == objects
+    assert len(broker) == sum(map(len, found.values()))
 
 
-@given(every=st.integers(1, 1000), version=st.integers(1, 10**6))
-def test_slots_are_not_reused_while_a_newcomer_may_need_them(every: int, version: int) -> None:
-    """A newcomer reads the newest snapshot, or the one before it, and all deltas after it."""
-    newest_snapshot = version // every * every
-    needed = range(max(0, newest_snapshot - every) + 1, version + 1)
+# -- the cheapest way --
 
-    def slot(number: int) -> str:
-        [message] = publish.delta_messages(TOPICS, number, b"delta", every, 700)
-        return message.topic
 
-    assert len({slot(needed[0]), slot(needed[-1])}) == min(2, len(needed))
-    assert len(needed) <= 2 * every
-    assert publish.snapshot_slot(newest_snapshot, every) != publish.snapshot_slot(newest_snapshot + every, every)
+def test_a_young_model_needs_no_snapshot() -> None:
+    assert way.deltas_from(dict.fromkeys(range(1, 21), 100), 20, 2000) == 0
+
+
+def test_deltas_are_the_way_while_they_cost_less_than_the_snapshot() -> None:
+    costs = dict.fromkeys(range(1, 101), 100)
+    assert way.deltas_from(costs, 100, 2050) == 80
+    assert way.deltas_from(costs, 100, 99) == 100
+    del costs[95]
+    assert way.deltas_from(costs, 100, 2050) == 95, "a delta that is not there any more ends the way"
+
+
+@given(
+    sizes=st.lists(st.integers(1, 10_000), min_size=1, max_size=60),
+    snapshot_bytes=st.integers(1, 100_000),
+    chunk_bytes=st.integers(100, 60_000),
+)
+def test_nobody_pays_more_than_for_the_other_way(sizes: list[int], snapshot_bytes: int, chunk_bytes: int) -> None:
+    costs = {version: way.on_the_wire(size, chunk_bytes) for version, size in enumerate(sizes, start=1)}
+    cost = way.on_the_wire(snapshot_bytes, chunk_bytes)
+    start = way.deltas_from(costs, len(sizes), cost)
+    for version in range(len(sizes) + 1):
+        by_deltas = sum(costs[later] for later in range(version + 1, len(sizes) + 1))
+        assert (by_deltas <= cost) == (version >= start)
+
+
+def test_a_snapshot_comes_when_the_deltas_weigh_half_of_it_or_are_many() -> None:
+    assert not way.snapshot_is_due(14_999, 10, 10_000, 100)
+    assert way.snapshot_is_due(15_000, 10, 10_000, 100)
+    assert way.snapshot_is_due(100, 100, 10_000, 100)
 
 
 def test_vectors_on_disk_are_the_released_bits() -> None:

@@ -24,14 +24,13 @@ from fieldfold.wire.chunks import short
 from fieldfold.wire.messages import (
     AggregatorPresence,
     ModelDelta,
-    ModelSnapshot,
     NodePresence,
     TaskManifest,
     unpack,
     write,
 )
 from tests.aggregator.running import TOPICS, Node, RunningAggregator, Witness, eventually
-from tests.aggregator.tiny import FIRST, NUM_PARAMS, bundle, config, lossless_payload, update
+from tests.aggregator.tiny import FIRST, NUM_PARAMS, OTHER_RUN, RUN, bundle, config, lossless_payload, update
 
 Start = Callable[[AggregatorConfig], RunningAggregator]
 
@@ -64,7 +63,7 @@ def test_from_the_task_to_the_first_model(start: Start, nodes: list[Node], witne
     aggregator.publish(bundle())
     manifest = witness.message(TaskManifest, TOPICS.task_manifest)
     assert manifest.digest == bundle().digest
-    assert witness.object(lambda index: TOPICS.bundle(manifest.digest, index)) == bundle().data
+    assert witness.object(TOPICS.bundle(manifest.digest)) == bundle().data
     assert aggregator.status.state == "waiting for statistics"
 
     nodes[0].send_statistics(bundle().digest, SUMS)
@@ -73,10 +72,8 @@ def test_from_the_task_to_the_first_model(start: Start, nodes: list[Node], witne
 
     nodes[1].send_statistics(bundle().digest, SUMS)
     model = witness.manifest(0)
-    snapshot = unpack(ModelSnapshot, witness.object(lambda index: TOPICS.snapshot(model.snapshot_slot, index)))
-    assert np.frombuffer(snapshot.mean, "<f8").tolist() == [2, -1]
-    assert np.frombuffer(snapshot.std, "<f8").tolist() == [1, 3]
-    assert decode(snapshot.payload, NUM_PARAMS).tolist() == FIRST.tolist()
+    assert (model.run, model.mean, model.std) == (RUN, (2, -1), (1, 3))
+    assert (model.deltas_from, model.snapshot) == (0, None), "version 0 is the bundle's own parameters"
     assert model.parameters == digest(FIRST)
     assert aggregator.status.state == "folding"
 
@@ -94,8 +91,7 @@ def test_statistics_of_another_task_or_of_no_data_count_for_nothing(start: Start
 def test_a_task_without_normalisation_waits_for_nobody(start: Start, witness: Witness) -> None:
     start(config()).publish(bundle("raw", "none"))
     model = witness.manifest(0)
-    snapshot = unpack(ModelSnapshot, witness.object(lambda index: TOPICS.snapshot(model.snapshot_slot, index)))
-    assert (snapshot.mean, snapshot.std) == (b"", b"")
+    assert (model.mean, model.std) == ((), ())
 
 
 def test_two_updates_make_a_version_that_every_node_can_follow(
@@ -106,14 +102,16 @@ def test_two_updates_make_a_version_that_every_node_can_follow(
         for node, delta in zip(nodes, ((0.5, 0, 0), (0, 1.5, 0)), strict=True):
             node.send(update(node.name, version, delta=delta, base_version=version - 1))
         folding.reaches(version)
-        delta_message = unpack(ModelDelta, witness.object(lambda index, v=version: TOPICS.delta(v % 6, index)))  # type: ignore[misc]
+        delta_message = unpack(ModelDelta, witness.object(TOPICS.delta(version % 6)))
+        assert unpack(ModelDelta, witness.object(f"{TOPICS.root}/model/live")) == delta_message
         assert delta_message.version == version
         held = held + decode(delta_message.payload, NUM_PARAMS)
         assert short(digest(held)) == delta_message.parameters
     np.testing.assert_allclose(folding.exact - FIRST, [7 * 0.25, 7 * 0.75, 0], rtol=1e-5)
     manifest = witness.manifest(7)
     assert manifest.parameters == digest(held)
-    assert manifest.snapshot_version == 6
+    assert manifest.snapshot is not None
+    assert (manifest.snapshot.version, manifest.deltas_from) == (6, 5), "one delta weighs as much as the model here"
     receipt = witness.receipt("press-1", 7)
     assert (receipt.decision, receipt.staleness, receipt.next_sequence) == ("accepted", 0, 8)
     assert (folding.status.accepted, folding.status.rejected) == (14, 0)
@@ -124,11 +122,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "infinity": ({"body": lossless_payload(0, 0, float("inf"))}, "invalid", "not finite"),
     "too many parameters": ({"delta": (0.0,) * 4}, "invalid", "the model has 3"),
     "no payload": ({"body": b""}, "invalid", "does not decode"),
-    "wrong bundle": ({"task": "ab" * 32}, "other_task", "trained with bundle"),
+    "wrong bundle": ({"run": OTHER_RUN}, "other_run", "trained in run"),
     "negative num_examples": ({"num_examples": -5}, "invalid", "num_examples is -5"),
     "absurd num_examples": ({"num_examples": 2**63}, "invalid", "num_examples is 9223372036854775808"),
-    "unknown base version": ({"base_version": 3}, "invalid", "unknown base version 3"),
-    "base version of 2^53": ({"base_version": 2**53 - 1}, "invalid", "unknown base version"),
+    "unknown base version": ({"base_version": 3}, "ahead", "unknown base version 3"),
+    "base version of 2^53": ({"base_version": 2**53 - 1}, "ahead", "unknown base version"),
     "another node's name": ({"node": "press-2"}, "invalid", "says it is from press-2, but press-1 sent it"),
     "absurd norm": ({"delta": (1e30, 0, 0)}, "invalid", "the delta's norm"),
     "nothing trained": ({"num_steps": 0}, "invalid", "num_steps"),
@@ -147,7 +145,7 @@ def test_what_may_not_move_the_model_is_refused_with_a_reason(
     assert folding.status.version == 0
     assert folding.released.tobytes() == FIRST.tobytes()
     assert folding.status.rejected == len(REFUSED)
-    assert folding.status.reasons == {"invalid": len(REFUSED) - 1, "other_task": 1}
+    assert folding.status.reasons == {"invalid": len(REFUSED) - 3, "ahead": 2, "other_run": 1}
     [view] = [view for view in folding.status.nodes if view.node == "press-1"]
     assert view.last_reason == receipt.reason
 
@@ -218,11 +216,10 @@ def test_after_a_broker_s_restart_everything_is_shown_again(
         broker._sessions.clear()
     broker.start()
     newcomer = Witness(broker, "newcomer")
-    assert newcomer.object(lambda index: TOPICS.bundle(bundle().digest, index)) == bundle().data
+    assert newcomer.object(TOPICS.bundle(bundle().digest)) == bundle().data
     manifest = newcomer.manifest(1)
-    snapshot = unpack(ModelSnapshot, newcomer.object(lambda index: TOPICS.snapshot(manifest.snapshot_slot, index)))
-    delta = unpack(ModelDelta, newcomer.object(lambda index: TOPICS.delta(1, index)))
-    held = decode(snapshot.payload, NUM_PARAMS) + decode(delta.payload, NUM_PARAMS)
+    delta = unpack(ModelDelta, newcomer.object(TOPICS.delta(1)))
+    held = FIRST + decode(delta.payload, NUM_PARAMS)
     assert digest(held) == manifest.parameters
     assert newcomer.message(AggregatorPresence, TOPICS.aggregator_status).state == "folding"
     for node in nodes:
@@ -240,7 +237,7 @@ def test_another_task_begins_anew_and_the_former_one_can_come_back(
     folding.reaches(0)
     assert folding.status.task == "raw"
     nodes[0].send(update("press-1", 2))
-    assert witness.receipt("press-1", 2).code == "other_task"
+    assert witness.receipt("press-1", 2).code == "other_run"
     folding.publish(bundle())
     folding.reaches(1)
     np.testing.assert_allclose(folding.released, FIRST + DELTA, rtol=1e-6)
@@ -285,7 +282,7 @@ def test_released_versions_are_scored_on_held_out_data(
 
     eventually(lambda: aggregator.status.score_version == 0)
     assert aggregator.status.score == pytest.approx(rmse(FIRST), rel=1e-5)
-    nodes[0].send(update(task=bundle("raw", "none").digest, delta=(1, 1, 1)))
+    nodes[0].send(update(delta=(1, 1, 1)))
     eventually(lambda: aggregator.status.score_version == 1)
     assert aggregator.status.score == pytest.approx(rmse(FIRST + as_vector([1, 1, 1])), rel=1e-5)
     assert witness.manifest(1).score == pytest.approx(aggregator.status.score)
@@ -299,7 +296,7 @@ def test_held_out_data_that_cannot_be_read_is_said_and_stops_nothing(
     )
     aggregator.publish(bundle("raw", "none"))
     aggregator.reaches(0)
-    nodes[0].send(update(task=bundle("raw", "none").digest))
+    nodes[0].send(update())
     aggregator.reaches(1)
     eventually(lambda: "held-out evaluation is off" in caplog.text)
     assert aggregator.status.score is None

@@ -11,10 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aggregator.verify.update import Accepted, Expectation, Rejected, VerifyConfig, verify
-from fieldfold.wire.chunks import short
-from tests.aggregator.tiny import NUM_PARAMS, bundle, lossless_payload, payload, update
+from tests.aggregator.tiny import NUM_PARAMS, OTHER_RUN, RUN, lossless_payload, payload, update
 
-EXPECTED = Expectation(task=short(bundle().digest), num_params=NUM_PARAMS, version=7)
+EXPECTED = Expectation(run=bytes.fromhex(RUN), num_params=NUM_PARAMS, version=7)
 LIMITS = VerifyConfig(max_staleness=5, max_num_examples=1000, max_norm=10.0)
 
 
@@ -48,10 +47,10 @@ def test_another_node_s_name() -> None:
     assert verdict.code == "invalid"
 
 
-def test_another_bundle() -> None:
-    verdict = refusal(task=bundle("other").digest)
-    assert verdict.code == "other_task"
-    assert bundle().digest[:16] in verdict.reason
+def test_another_run() -> None:
+    verdict = refusal(run=OTHER_RUN)
+    assert verdict.code == "other_run"
+    assert RUN in verdict.reason
 
 
 @pytest.mark.parametrize("num_examples", [-1, 0, 1001, 2**63])
@@ -74,7 +73,7 @@ def test_a_loss_that_is_not_finite(train_loss: float) -> None:
 def test_a_base_version_that_was_never_released(base_version: int) -> None:
     verdict = refusal(base_version=base_version)
     assert f"unknown base version {base_version}" in verdict.reason
-    assert verdict.code == "invalid"
+    assert verdict.code == "ahead"
 
 
 def test_a_base_version_too_long_ago() -> None:

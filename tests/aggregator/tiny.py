@@ -27,7 +27,7 @@ from fieldfold.params import Layout, TensorSpec, Vector, as_vector, norm, to_byt
 from fieldfold.sensors.schema import ColumnTarget, DataSchema, Feature
 from fieldfold.task.bundle import Bundle, batch_bytes, pack
 from fieldfold.task.manifest import Array, LearningRate, Manifest, Metric, Optimizer, SectionName, SelfCheck
-from fieldfold.wire.chunks import cut, object_digest, short
+from fieldfold.wire.chunks import cut, object_digest
 from fieldfold.wire.messages import Binary, ClientUpdate
 from fieldfold.wire.messages import pack as pack_message
 
@@ -37,6 +37,8 @@ FIRST = as_vector([0.5, -1.0, 0.25])
 NUM_PARAMS = FIRST.size
 CHUNK_BYTES = 4096
 MAX_UPDATE_BYTES = 1 << 20
+RUN, OTHER_RUN = "0000000000000001", "0000000000000002"
+"""The first and the second that an aggregator of these tests draws."""
 
 
 @cache
@@ -127,7 +129,7 @@ def update(
     sequence: int = 1,
     *,
     delta: tuple[float, ...] = (0.1, 0.2, 0.3),
-    task: str | None = None,
+    run: str = RUN,
     base_version: int = 0,
     num_examples: int = 100,
     num_steps: int = 20,
@@ -138,7 +140,7 @@ def update(
     return ClientUpdate(
         node=node,
         sequence=sequence,
-        task=short(bundle().digest if task is None else task),
+        run=bytes.fromhex(run),
         base_version=base_version,
         num_examples=num_examples,
         num_steps=num_steps,
@@ -188,7 +190,7 @@ class Plant:
             self.reception.restore()
             if self.ledger.task() is None:
                 self.ledger.add_task(TaskRecord(bundle().digest, "wear", bundle().data))
-                self.model.begin(self.ledger)
+                self.model.begin(self.ledger, RUN)
             else:
                 self.replayed = self.model.restore(self.ledger)
 

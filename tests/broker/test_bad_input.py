@@ -74,8 +74,7 @@ class Gateway:
         store.put_bundle(bundle.digest, bundle.data)
         if model:
             scale = normalisation(load(bundle.manifest.data, data_of(3, 5, 8), self.folder).sums)
-            store.put_fact(f"normalisation/{bundle.digest}", msgspec.msgpack.encode(scale))
-            store.put_vector("global", StoredVector(bundle.digest, 0, bundle.initial_parameters()))
+            store.put_vector("global", StoredVector(bundle.digest, "ab" * 8, 0, bundle.initial_parameters(), scale))
         store.close()
 
     @contextmanager

@@ -116,7 +116,7 @@ class Watcher:
         self.listen()
         found: dict[int, str] = {}
         for topic, payload in self.messages:
-            if topic == TOPICS.model_manifest:
+            if topic == TOPICS.model_manifest and payload:
                 manifest = read(ModelManifest, payload)
                 assert found.setdefault(manifest.version, manifest.parameters) == manifest.parameters
         return found
@@ -197,7 +197,7 @@ def test_mosquitto_sub_shows_status_and_receipts_that_can_be_read(fleet: LoopFle
     said: dict[str, Any] = {}
     for line in shown.splitlines():
         topic, _, text = line.partition(" ")
-        if topic.endswith(("/status", "/receipt", "/manifest")):
+        if text and topic.endswith(("/status", "/receipt", "/manifest")):
             said[topic] = json.loads(text)
     assert said[TOPICS.aggregator_status]["state"] == "folding"
     assert said[TOPICS.aggregator_status]["nodes_online"] == 3

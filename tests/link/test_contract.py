@@ -211,6 +211,19 @@ def test_messages_for_a_link_that_is_away_wait_for_it(world: World) -> None:
     assert payloads(receive(successor, 1)) == [b"while you were away"]
 
 
+def test_what_is_not_to_be_queued_is_gone_when_the_link_comes_back(world: World) -> None:
+    gateway, follower = up(world, "gateway"), up(world, "follower")
+    follower.subscribe("live", queued=False)
+    settle(follower)
+    assert gateway.publish("live", b"heard").wait(5.0)
+    assert payloads(receive(follower, 1)) == [b"heard"]
+    follower.stop()
+    assert gateway.publish("live", b"missed").wait(5.0)
+    successor = up(world, "follower")
+    assert receives_nothing(successor)
+    assert gateway.publish("live", b"heard again").wait(5.0)
+
+
 def test_a_message_above_the_limit_is_refused_before_it_is_sent(world: World) -> None:
     link = up(world, "gateway")
     size_bytes = link.limits.message_bytes

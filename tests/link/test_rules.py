@@ -15,7 +15,7 @@ from fieldfold.link.acks import AckBook
 from fieldfold.link.limits import HEADER_ROOM_BYTES, broker_limits
 from fieldfold.link.pace import Pace
 from fieldfold.link.reconnect import Outcome, ProtocolChoice, Retries, backoff_s
-from fieldfold.link.subscriptions import Subscriptions
+from fieldfold.link.subscriptions import Subscription, Subscriptions
 from fieldfold.link.topic_filter import matches
 from fieldfold.link.window import SendWindow
 
@@ -259,18 +259,20 @@ def test_the_older_protocol_is_for_brokers_that_speak_no_other(outcomes: list[Ou
 
 def test_mqtt_3_does_not_repeat_what_the_session_holds_and_mqtt_5_may() -> None:
     subscriptions = Subscriptions()
-    subscriptions.add("held", sent=True)
+    held, asked = Subscription("held", queued=True), Subscription("asked", queued=False)
+    subscriptions.add(held, sent=True)
     subscriptions.grant("held")
-    subscriptions.add("asked", sent=True)
-    assert subscriptions.due("5", session_present=True) == ([], ["held", "asked"])
-    assert subscriptions.due("3.1.1", session_present=True) == ([], ["asked"])
-    assert subscriptions.due("3.1.1", session_present=False) == ([], ["held", "asked"])
+    subscriptions.add(asked, sent=True)
+    assert subscriptions.due("5", session_present=True) == ([], [held, asked])
+    assert subscriptions.due("3.1.1", session_present=True) == ([], [asked])
+    assert subscriptions.due("3.1.1", session_present=False) == ([], [held, asked])
 
 
 def test_a_filter_dropped_while_away_is_unsubscribed_even_when_it_is_wanted_again() -> None:
     subscriptions = Subscriptions()
-    subscriptions.add("t", sent=True)
+    wanted = Subscription("t", queued=True)
+    subscriptions.add(wanted, sent=True)
     subscriptions.remove("t")
-    subscriptions.add("t", sent=False)
-    assert subscriptions.due("5", session_present=True) == (["t"], ["t"])
-    assert subscriptions.due("5", session_present=True) == ([], ["t"])
+    subscriptions.add(wanted, sent=False)
+    assert subscriptions.due("5", session_present=True) == (["t"], [wanted])
+    assert subscriptions.due("5", session_present=True) == ([], [wanted])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import msgspec
@@ -12,6 +12,7 @@ import numpy as np
 
 from aggregator.release import publish
 from aggregator.release.model import advance, snapshot
+from aggregator.release.shelf import Publication, Shelf
 from fieldfold.link.memory import MemoryBroker, MemoryLink
 from fieldfold.link.session import Received
 from fieldfold.params import Vector, digest
@@ -25,6 +26,7 @@ from fieldfold.wire.messages import (
     NodePresence,
     Receipt,
     RejectionCode,
+    SnapshotPlace,
     Statistics,
     read,
     unpack,
@@ -33,6 +35,7 @@ from fieldfold.wire.messages import (
 from fieldfold.wire.topics import Topics
 
 FEDERATION, NODE = "plant", "press-07"
+RUN = "00000000000000aa"
 SNAPSHOT_EVERY = 5
 PATIENCE_S = 20.0
 T = TypeVar("T")
@@ -55,8 +58,10 @@ class Beside:
         self.version = 0
         self._released: Vector = np.empty(0, np.float32)
         self._scale: Normalisation | None = None
-        self._snapshot: publish.PublishedSnapshot | None = None
+        self._snapshot: SnapshotPlace | None = None
+        self._shelf = Shelf({})
         self._task = ""
+        self.run = RUN
 
     # -- what it hears --
 
@@ -95,48 +100,55 @@ class Beside:
 
     def say_task(self, bundle: Bundle) -> None:
         self._task = bundle.digest
-        for message in publish.task_messages(self.topics, bundle, self._chunk_bytes):
-            self._publish(message)
+        self._retain(publish.task_messages(self._shelf, self.topics, bundle, self._chunk_bytes))
 
-    def begin(self, bundle: Bundle, sums: Statistics) -> None:
+    def begin(self, bundle: Bundle, sums: Statistics, run: str = RUN) -> None:
         """Version 0, with the node's own statistics as the fleet's."""
-        self.version, self._released = 0, bundle.initial_parameters()
+        self.version, self._released, self.run, self._snapshot = 0, bundle.initial_parameters(), run, None
         self._scale = normalisation(FeatureSums(sums.count, sums.total, sums.total_of_squares))
-        self.say_snapshot()
         self.say_manifest()
+
+    def has_no_model(self) -> None:
+        """As an aggregator that waits for statistics."""
+        self._retain([Publication(self.topics.model_manifest, b"")])
 
     def release(self, *, show: bool = True) -> None:
         """The next version, a little further along."""
         step = np.float32(0.001) * np.sign(self._released)
-        release = advance(self._released + step, self._released, self.version, self._task, "int8")
+        release = advance(self._released + step, self._released, self.version, self.run, "int8")
         self.version, self._released = release.version, release.released
         if show:
-            args = (self.topics, release.version, release.delta, SNAPSHOT_EVERY, self._chunk_bytes)
-            for message in publish.delta_messages(*args):
-                self._publish(message)
+            for message in publish.live_messages(self.topics, release.delta, self._chunk_bytes):
+                self._link.publish(message.topic, message.payload)
+            prefix = self.topics.delta(self.version % (2 * SNAPSHOT_EVERY))
+            self._retain(self._shelf.put(prefix, release.delta, self._chunk_bytes))
         if self.version % SNAPSHOT_EVERY == 0:
             self.say_snapshot()
         self.say_manifest()
 
     def say_snapshot(self) -> None:
-        whole = snapshot(self._released, self.version, self._task, self._scale)
-        self._snapshot = publish.describe_snapshot(self.version, whole, SNAPSHOT_EVERY)
-        args = (self.topics, self.version, whole, SNAPSHOT_EVERY, self._chunk_bytes)
-        for message in publish.snapshot_messages(*args):
-            self._publish(message)
+        whole = snapshot(self._released, self.version, self.run)
+        slot = self.version // SNAPSHOT_EVERY % 2
+        self._snapshot = SnapshotPlace(
+            version=self.version, slot=slot, digest=object_digest(whole), size_bytes=len(whole)
+        )
+        self._retain(self._shelf.put(self.topics.snapshot(slot), whole, self._chunk_bytes))
 
     def say_manifest(self) -> None:
-        assert self._snapshot is not None
         message = publish.manifest_message(
             self.topics,
             task=self._task,
+            run=self.run,
             version=self.version,
             parameters=digest(self._released),
+            deltas_from=self._snapshot.version if self._snapshot else 0,
+            delta_slots=2 * SNAPSHOT_EVERY,
             snapshot=self._snapshot,
+            normalisation=self._scale,
             chunk_bytes=self._chunk_bytes,
             score=None,
         )
-        self._publish(message)
+        self._retain([message])
 
     def receipt(self, update: tuple[str, ClientUpdate], code: RejectionCode | None = None) -> None:
         """Accepted, or rejected with a code."""
@@ -155,5 +167,6 @@ class Beside:
     def _chunk_bytes(self) -> int:
         return chunk_size(self._broker.limits.message_bytes)
 
-    def _publish(self, message: publish.Publication) -> None:
-        self._link.publish(message.topic, message.payload, retain=True)
+    def _retain(self, messages: Iterable[Publication]) -> None:
+        for message in messages:
+            self._link.publish(message.topic, message.payload, retain=True)

@@ -109,7 +109,7 @@ def add(store: Store, base_version: int = 0) -> Parcel:
     update = ClientUpdate(
         node="press-07",
         sequence=1,
-        task=bytes(8),
+        run=bytes(8),
         base_version=base_version,
         num_examples=1,
         num_steps=1,
@@ -117,7 +117,7 @@ def add(store: Store, base_version: int = 0) -> Parcel:
         base_score=(0.0, 0),
         payload=encoded.payload,
     )
-    return store.add_update(update, TASK, encoded.feedback)
+    return store.add_update(update, encoded.feedback)
 
 
 def until(condition: Callable[[], bool]) -> None:

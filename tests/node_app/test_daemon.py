@@ -19,7 +19,6 @@ from fieldfold.link.memory import MemoryBroker, MemoryLink
 from fieldfold.link.session import BrokerLimits, LinkConfig
 from fieldfold.sensors.source import DataConfig
 from fieldfold.task.bundle import SECTION_NAMES, Bundle, pack
-from fieldfold.wire.chunks import short
 from fieldfold.wire.messages import Command
 from node_app import daemon as daemon_module
 from node_app import learner as learner_module
@@ -111,7 +110,7 @@ def test_from_nothing_to_an_update_and_its_receipt(running: Running, beside: Bes
         beside.begin(bundle, statistics)
         name, update = beside.next_update()
         assert (update.node, update.sequence, update.base_version) == (NODE, 1, 0)
-        assert update.task == short(bundle.digest)
+        assert update.run.hex() == beside.run
         assert update.num_steps == bundle.manifest.local_steps
         delta = decode(update.payload, bundle.manifest.layout.num_params)
         assert 0 < np.abs(delta).max() < 1
@@ -184,12 +183,85 @@ def test_a_bundle_of_which_a_part_was_lost_is_read_again(
 ) -> None:
     broker.limits = BrokerLimits(message_bytes=8192)
     beside.say_task(bundle)
-    last = beside.topics.bundle(bundle.digest, len(bundle.data) // (8192 - 48))
+    last = f"{beside.topics.bundle(bundle.digest)}/{len(bundle.data) // (8192 - 48)}"
     withheld = broker._retained.pop(last)
     with running() as daemon:
         until(daemon, lambda status: status.bytes_down > len(bundle.data) - 8192)
         broker._retained[last] = withheld  # nobody is told
         beside.until(lambda: beside.statistics, "the bundle did not come")
+
+
+def test_who_comes_back_reads_the_deltas_it_missed_and_nothing_else(
+    running: Running, broker: MemoryBroker, beside: Beside, bundle: Bundle
+) -> None:
+    with running(enabled=False) as daemon:
+        joined(beside, bundle)
+        for _ in range(6):
+            beside.release()
+        until(daemon, lambda _: daemon._learner.progress.adopted_version == 6)
+    for _ in range(3):
+        beside.release()
+    with running(enabled=False) as again:
+        status = until(again, lambda status: status.version == 9)
+    topics = [beside.topics.task_manifest, beside.topics.model_manifest]
+    topics += [f"{beside.topics.delta(slot)}/0" for slot in (7, 8, 9)]
+    assert status.bytes_down == sum(len(broker._retained[topic]) for topic in topics)
+
+
+def test_after_a_lost_link_only_the_chunks_that_are_missing_are_read(
+    running: Running, broker: MemoryBroker, beside: Beside, bundle: Bundle
+) -> None:
+    broker.limits = BrokerLimits(message_bytes=4096)
+    with running(enabled=False) as daemon:
+        joined(beside, bundle)
+        until(daemon, lambda status: status.version == 0)
+    for _ in range(5):
+        beside.release()
+    prefix = beside.topics.snapshot(1)
+    chunks = sorted(topic for topic in broker._retained if topic.startswith(prefix))
+    assert len(chunks) >= 8
+    withheld = {topic: broker._retained.pop(topic) for topic in chunks[5:]}
+    with running(enabled=False) as again:
+        read_before = until(again, lambda status: status.newest_version == 5 and status.bytes_down > 4 * 4000)
+        broker._retained.update(withheld)
+        broker.drop(NODE)
+        status = until(again, lambda status: status.version == 5)
+        rest = sum(map(len, withheld.values()))
+        assert status.bytes_down - read_before.bytes_down < rest + 2 * 4096, "and one manifest"
+
+
+def test_an_aggregator_that_lost_its_ledger_begins_anew_and_everybody_with_it(
+    running: Running, beside: Beside, bundle: Bundle
+) -> None:
+    with running() as daemon:
+        joined(beside, bundle)
+        for _ in range(3):
+            beside.receipt(beside.next_update())
+            beside.release()
+        until(daemon, lambda status: status.version == 3)
+        update = beside.next_update()
+        beside.statistics.clear()
+        beside.has_no_model()
+        beside.receipt(update, "no_model")
+        statistics = beside.until(lambda: beside.statistics, "they are needed again")[-1]
+        beside.begin(bundle, statistics, run="00000000000000bb")
+        assert beside.until(lambda: beside.next_update()[1].run.hex() == beside.run)
+        assert daemon.status().version == 0
+
+
+def test_a_model_from_before_a_restored_backup_is_given_up(running: Running, beside: Beside, bundle: Bundle) -> None:
+    with running() as daemon:
+        joined(beside, bundle)
+        statistics = beside.statistics[-1]
+        for _ in range(3):
+            beside.receipt(beside.next_update())
+            beside.release()
+        update = beside.next_update()
+        beside.begin(bundle, statistics)
+        beside.release()
+        beside.receipt(update, "ahead")
+        until(daemon, lambda status: status.version == 1)
+        assert beside.until(lambda: beside.next_update()[1].base_version == 1)
 
 
 def test_wrong_bits_are_noticed_and_mended_by_a_snapshot(running: Running, beside: Beside, bundle: Bundle) -> None:
@@ -279,7 +351,7 @@ def test_a_bundle_that_fails_its_self_check_is_not_trained_with(
         assert "self-check: the loss of step 1 is" in status.detail
         assert "do not train with this bundle here" in status.detail
         joined(beside, bundle)
-        assert beside.next_update()[1].task == short(bundle.digest)
+        assert beside.next_update()[1].run.hex() == beside.run
 
 
 def reproduces_nothing(bundle: Bundle) -> Bundle:

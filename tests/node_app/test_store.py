@@ -18,12 +18,14 @@ from hypothesis import strategies as st
 from fieldfold.codec import ErrorFeedback, decode
 from fieldfold.errors import StoreError
 from fieldfold.params import Vector, as_vector
-from fieldfold.wire.chunks import object_digest, short
+from fieldfold.sensors.statistics import Normalisation
+from fieldfold.wire.chunks import object_digest
 from fieldfold.wire.messages import ClientUpdate, Receipt, RejectionCode, unpack
 from node_app.store import Parcel, Store, StoredVector, Totals
 
-TASK = "ab" * 32
+TASK, RUN = "ab" * 32, "cd" * 8
 SIZE = 50
+SCALE = Normalisation((1.0, 2.0), (0.5, 3.0))
 
 
 @pytest.fixture
@@ -37,15 +39,15 @@ def delta(seed: int = 0) -> Vector:
     return as_vector(np.random.default_rng(seed).standard_normal(SIZE))
 
 
-def add(store: Store, seed: int = 0, *, base_version: int = 3) -> tuple[Parcel, ErrorFeedback]:
+def add(store: Store, seed: int = 0, *, base_version: int = 3, run: str = RUN) -> tuple[Parcel, ErrorFeedback]:
     """Encodes and enqueues a delta as the learner does; the residual it left comes along."""
-    kept = store.residual(TASK)
+    kept = store.residual(run)
     before = kept[1] if kept else ErrorFeedback.start(SIZE)
     encoded = before.encode(delta(seed), "int4")
     update = ClientUpdate(
         node="press-07",
         sequence=1,
-        task=short(TASK),
+        run=bytes.fromhex(run),
         base_version=base_version,
         num_examples=100,
         num_steps=10,
@@ -53,7 +55,7 @@ def add(store: Store, seed: int = 0, *, base_version: int = 3) -> tuple[Parcel, 
         base_score=(0.0, 0),
         payload=encoded.payload,
     )
-    return store.add_update(update, TASK, encoded.feedback), encoded.feedback
+    return store.add_update(update, encoded.feedback), encoded.feedback
 
 
 def receipt(parcel: Parcel, code: RejectionCode | None = None, *, next_sequence: int = 0) -> Receipt:
@@ -67,7 +69,7 @@ def receipt(parcel: Parcel, code: RejectionCode | None = None, *, next_sequence:
 
 
 def residual(store: Store) -> Vector:
-    kept = store.residual(TASK)
+    kept = store.residual(RUN)
     assert kept is not None
     return kept[1].residual
 
@@ -126,6 +128,16 @@ def test_what_came_too_late_goes_back_into_the_residual(store: Store, code: Reje
     assert store.totals() == Totals(rejected=1)
 
 
+def test_another_run_begins_without_what_the_former_left(store: Store) -> None:
+    former, _ = add(store, 1)
+    _, feedback = add(store, 2, run="ef" * 8)
+    assert store.residual(RUN) is None
+    assert store.settle(receipt(former, "stale"))
+    newest = store.residual("ef" * 8)
+    assert newest is not None
+    assert np.array_equal(newest[1].residual, feedback.residual)
+
+
 def test_what_was_refused_for_its_content_is_not_sent_again(store: Store) -> None:
     parcel, feedback = add(store)
     assert store.settle(receipt(parcel, "invalid"))
@@ -138,21 +150,21 @@ def test_everything_outlives_the_daemon(tmp_path: Path) -> None:
     before = Store(path)
     before.put_bundle("old", b"old")
     before.put_bundle(TASK, b"bundle")
-    before.put_fact("normalisation", b"fact")
-    before.put_vector("global", StoredVector(TASK, 8, delta()))
+    before.put_vector("global", StoredVector(TASK, RUN, 8, delta(), SCALE))
+    before.put_vector("served", StoredVector(TASK, RUN, 7, delta(1), None))
     parcel, feedback = add(before, base_version=8)
     before.close()
 
     store = Store(path)
     assert store.bundle() == b"bundle"
-    assert store.fact("normalisation") == b"fact"
-    assert store.fact("never set") is None
-    kept = store.vector("global", TASK)
+    kept, served = store.vector("global", TASK), store.vector("served", TASK)
     assert kept is not None
-    assert (kept.version, kept.values.tobytes()) == (8, delta().tobytes())
+    assert (kept.run, kept.version, kept.values.tobytes(), kept.normalisation) == (RUN, 8, delta().tobytes(), SCALE)
+    assert served is not None
+    assert (served.version, served.normalisation) == (7, None)
     assert store.vector("global", "another task") is None
     assert store.parcels() == [parcel]
-    newest = store.residual(TASK)
+    newest = store.residual(RUN)
     assert newest is not None
     assert newest[0] == 8
     assert np.array_equal(newest[1].residual, feedback.residual)
@@ -218,7 +230,7 @@ def test_after_kill_9_every_update_lies_there_with_the_residual_it_left(tmp_path
     updates = [unpack(ClientUpdate, parcel.body) for parcel in store.parcels()]
     assert [update.sequence for update in updates] == list(range(1, len(updates) + 1))
     assert len(updates) > max(told, default=20), "what was said to be kept is kept"
-    newest = store.residual(TASK)
+    newest = store.residual(RUN)
     assert newest is not None
     assert newest[0] == updates[-1].base_version
     sent = np.sum([decode(update.payload, SIZE) for update in updates], axis=0, dtype=np.float64)

@@ -18,13 +18,13 @@ HEADS |= {0xA0 + i: ("str", i, 0) for i in range(32)} | {0xD9 + i: ("str", 0, 1 
 HEADS |= {0xC4 + i: ("bin", 0, 1 << i) for i in range(3)}
 FIELDS = {
     "Chunk": "format digest total_bytes chunk_bytes index data",
-    "ClientUpdate": "format node sequence task base_version num_examples num_steps train_loss base_score payload",
-    "ModelDelta": "format task version parameters payload",
-    "ModelSnapshot": "format task version parameters mean std payload",
+    "ClientUpdate": "format node sequence run base_version num_examples num_steps train_loss base_score payload",
+    "ModelDelta": "format run version parameters payload",
+    "ModelSnapshot": "format run version parameters payload",
 }
 TYPES: dict[str, type] = {"node": str, "train_loss": float, "base_score": list}  # the others are int
-TYPES |= dict.fromkeys(("digest", "task", "parameters", "data", "mean", "std", "payload"), bytes)
-DIGESTS, FROM_0 = {"digest", "task", "parameters"}, {"index", "base_version", "version"}  # other integers begin at 1
+TYPES |= dict.fromkeys(("digest", "run", "parameters", "data", "payload"), bytes)
+DIGESTS, FROM_0 = {"digest", "run", "parameters"}, {"index", "base_version", "version"}  # other integers begin at 1
 
 
 def demand(holds: object) -> None:

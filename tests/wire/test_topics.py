@@ -11,10 +11,11 @@ LONGEST = "a" * 63
 
 def test_the_tree() -> None:
     assert TOPICS.task_manifest == "fieldfold/plant/task/manifest"
-    assert TOPICS.bundle("ab" * 32, 3) == "fieldfold/plant/task/bundle/abababababababab/3"
+    assert TOPICS.bundle("ab" * 32) == "fieldfold/plant/task/bundle/abababababababab"
     assert TOPICS.model_manifest == "fieldfold/plant/model/manifest"
-    assert TOPICS.snapshot(1, "+") == "fieldfold/plant/model/snapshot/1/+"
-    assert TOPICS.delta(39, 0) == "fieldfold/plant/model/delta/39/0"
+    assert TOPICS.snapshot(1) == "fieldfold/plant/model/snapshot/1"
+    assert TOPICS.delta(39) == "fieldfold/plant/model/delta/39"
+    assert TOPICS.live(0) == "fieldfold/plant/model/live/0"
     assert TOPICS.update("press-1") == "fieldfold/plant/node/press-1/update"
 
 
@@ -26,9 +27,10 @@ def test_every_broker_takes_them() -> None:
         topics.status(LONGEST),
         topics.receipt(LONGEST),
         topics.command(LONGEST),
-        topics.bundle("f" * 64, 10**9),
-        topics.snapshot(1, 10**9),
-        topics.delta(2000, 10**9),
+        f"{topics.bundle('f' * 64)}/{10**9}",
+        f"{topics.snapshot(1)}/{10**9}",
+        f"{topics.delta(2000)}/{10**9}",
+        topics.live(10**9),
         topics.aggregator_status,
     ):
         assert topic.count("/") < 7

@@ -36,7 +36,7 @@ from tests.wire.independent_reader import FIELDS, Reader, f32, join_chunks
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs/WIRE_FORMAT.md").read_text()
-TASK = short(object_digest(b"a bundle"))
+RUN = bytes(range(8))
 
 FINE = Profile("fine", "dead_zone", error_target=0.001)
 NEAR = Profile("near", "dead_zone", error_target=0.01)
@@ -94,7 +94,7 @@ def client_update(payload: bytes, sequence: int = 3) -> ClientUpdate:
     return ClientUpdate(
         node="press-07",
         sequence=sequence,
-        task=TASK,
+        run=RUN,
         base_version=70_000,
         num_examples=2**40,
         num_steps=300,
@@ -166,26 +166,21 @@ def test_snapshot_and_deltas_lead_to_the_digests() -> None:
     rng = np.random.default_rng(2)
     size = 3000
     parameters = rng.normal(size=size).astype(np.float32)
-    mean, std = rng.normal(size=14), rng.uniform(0.5, 2, 14)
     snapshot = ModelSnapshot(
-        task=TASK,
+        run=RUN,
         version=0,
         parameters=short(digest(parameters)),
-        mean=mean.astype("<f8").tobytes(),
-        std=std.astype("<f8").tobytes(),
         payload=encode(parameters, "lossless"),
     )
     body = pack(snapshot)
     found = Reader(join_chunks(shuffled(body, 999))).message("ModelSnapshot")
     assert found == msgspec.structs.asdict(snapshot)
-    assert list(struct.unpack("<14d", found["mean"])) == mean.tolist()
-    assert list(struct.unpack("<14d", found["std"])) == std.tolist()
     mine = Reader(found["payload"]).payload(size)
     assert first_8(struct.pack(f"<{size}f", *mine)) == found["parameters"]
     for version in range(1, 4):
         payload = encode((rng.standard_t(2.1, size) * 1e-2).astype(np.float32), "balanced")
         parameters += decode(payload, size)
-        delta = ModelDelta(task=TASK, version=version, parameters=short(digest(parameters)), payload=payload)
+        delta = ModelDelta(run=RUN, version=version, parameters=short(digest(parameters)), payload=payload)
         read = Reader(join_chunks(shuffled(pack(delta), 100))).message("ModelDelta")
         assert read == msgspec.structs.asdict(delta)
         change = Reader(read["payload"]).payload(size)
@@ -330,12 +325,14 @@ def test_the_json_messages_are_the_structures(name: str) -> None:
 
 
 def values_of(form: msgspec.inspect.Type) -> set[str]:
-    """The texts that a field may have, when these are all."""
+    """The texts that a field may have, when these are all, and the keys of an object within."""
     match form:
         case msgspec.inspect.LiteralType(values=values):
             return set(map(str, values))
         case msgspec.inspect.UnionType(types=forms):
             return {value for each in forms for value in values_of(each)}
+        case msgspec.inspect.StructType(fields=fields):
+            return {field.encode_name for field in fields}
     return set()
 
 
@@ -348,14 +345,14 @@ def test_the_layouts_are_named_as_in_the_package() -> None:
 
 
 UNREADABLE = {
-    "another format": [2, "n", 1, TASK, 0, 1, 1, 0.5, [0.0, 0], b""],
-    "too few elements": [1, "n", 1, TASK, 0, 1, 1, 0.5, [0.0, 0]],
-    "sequence 0": [1, "n", 0, TASK, 0, 1, 1, 0.5, [0.0, 0], b""],
-    "a short digest": [1, "n", 1, TASK[:7], 0, 1, 1, 0.5, [0.0, 0], b""],
-    "a negative version": [1, "n", 1, TASK, -1, 1, 1, 0.5, [0.0, 0], b""],
-    "a large version": [1, "n", 1, TASK, 2**53, 1, 1, 0.5, [0.0, 0], b""],
-    "a long score": [1, "n", 1, TASK, 0, 1, 1, 0.5, [0.0, 0, 0], b""],
-    "text as payload": [1, "n", 1, TASK, 0, 1, 1, 0.5, [0.0, 0], "text"],
+    "another format": [2, "n", 1, RUN, 0, 1, 1, 0.5, [0.0, 0], b""],
+    "too few elements": [1, "n", 1, RUN, 0, 1, 1, 0.5, [0.0, 0]],
+    "sequence 0": [1, "n", 0, RUN, 0, 1, 1, 0.5, [0.0, 0], b""],
+    "a short digest": [1, "n", 1, RUN[:7], 0, 1, 1, 0.5, [0.0, 0], b""],
+    "a negative version": [1, "n", 1, RUN, -1, 1, 1, 0.5, [0.0, 0], b""],
+    "a large version": [1, "n", 1, RUN, 2**53, 1, 1, 0.5, [0.0, 0], b""],
+    "a long score": [1, "n", 1, RUN, 0, 1, 1, 0.5, [0.0, 0, 0], b""],
+    "text as payload": [1, "n", 1, RUN, 0, 1, 1, 0.5, [0.0, 0], "text"],
     "a map": {"format": 1},
 }
 
@@ -389,5 +386,5 @@ def test_both_refuse_chunks_that_do_not_fit() -> None:
     for wrong in ([*chunks[:2], pack(altered)], chunks[:2], [*chunks[:2], *cut(data, 101)], []):
         with pytest.raises(ValueError, match=r"departs|unpack"):
             join_chunks(wrong)
-    largest = Chunk(digest=TASK, total_bytes=2**30, chunk_bytes=2**30, index=2**53 - 1, data=bytes(70_000))
+    largest = Chunk(digest=RUN, total_bytes=2**30, chunk_bytes=2**30, index=2**53 - 1, data=bytes(70_000))
     assert len(pack(largest)) <= 70_000 + int(re.findall(r"at most (\d+) bytes of a message", DOCUMENT)[0])
