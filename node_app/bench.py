@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from fieldfold.codec import ErrorFeedback
 from fieldfold.params import Vector
@@ -52,6 +53,8 @@ class Bench:
         self.adopted: Model | None = None
         self.found: Evaluation | None = None
         self.served: Served | None = None
+        own = store.vector(f"local/{bundle.digest}", bundle.digest)
+        self._local = bundle.initial_local() if own is None else own.values
         kept = store.residual(bundle.digest)
         self.last_base = kept[0] if kept else None
         self._attempts = 1 if kept else 0
@@ -78,10 +81,11 @@ class Bench:
     def adopt(self, model: Model) -> None:
         """Evaluates a released model and serves it, or goes on serving a better one."""
         runtime = self.runtime(model.normalisation)
-        if self.served is None and (kept := self._store.vector("served", self.bundle.digest)) is not None:
-            self.served = Served(kept.version, kept.values, self._score(self._evaluate(runtime, kept.values)))
-        self.found = self._evaluate(runtime, model.parameters)
-        self.served = adopt(model.version, model.parameters, self.found, self.served, self._metric)
+        if self.served is None:
+            self.served = self._stored_served(runtime)
+        self.found = self._evaluate(runtime, model.parameters, self._local)
+        newcomer = Served(model.version, model.parameters, self._local, self._score(self.found))
+        self.served = adopt(newcomer, self.served, self._metric)
         self.adopted = model
 
     @property
@@ -97,15 +101,26 @@ class Bench:
         if self.adopted.normalisation is not None:
             packed = msgspec.msgpack.encode(self.adopted.normalisation)
             self._store.put_fact(f"normalisation/{digest}", packed)
-        newest = StoredVector(digest, self.adopted.version, self.adopted.parameters)
-        self._store.put_vector("global", newest)
+        version = self.adopted.version
+        self._store.put_vector("global", StoredVector(digest, version, self.adopted.parameters))
+        if self._local.size:
+            self._store.put_vector(f"local/{digest}", StoredVector(digest, version, self._local))
         if self.served is not None:
-            self._store.put_vector("served", StoredVector(digest, self.served.version, self.served.parameters))
+            whole = np.concatenate([self.served.parameters, self.served.local])
+            self._store.put_vector("served", StoredVector(digest, self.served.version, whole))
 
-    def _evaluate(self, runtime: Runtime, parameters: Vector) -> Evaluation | None:
+    def _stored_served(self, runtime: Runtime) -> Served | None:
+        """What was served before a restart, evaluated anew."""
+        kept = self._store.vector("served", self.bundle.digest)
+        if kept is None:
+            return None
+        parameters, local = np.split(kept.values, [self.bundle.manifest.layout.num_params])
+        return Served(kept.version, parameters, local, self._score(self._evaluate(runtime, parameters, local)))
+
+    def _evaluate(self, runtime: Runtime, parameters: Vector, local: Vector) -> Evaluation | None:
         if not len(self._dataset.validation):
             return None
-        return runtime.evaluate(parameters, self._dataset.validation.thinned(VALIDATION_WINDOWS).all())
+        return runtime.evaluate(parameters, self._dataset.validation.thinned(VALIDATION_WINDOWS).all(), local)
 
     def _score(self, found: Evaluation | None) -> float | None:
         return None if found is None else found.metrics[self._metric.name]
@@ -123,10 +138,13 @@ class Bench:
         training = self._config.training
         seed = run_seed(self._config.name, training.seed, model.version, attempt)
         plan = plan_run(self.bundle.manifest, training, model.version, len(windows), seed)
-        return train_locally(self.runtime(model.normalisation), model.parameters, windows, plan, gate)
+        return train_locally(self.runtime(model.normalisation), model.parameters, self._local, windows, plan, gate)
 
     def hand_in(self, model: Model, result: LocalResult) -> Parcel:
-        """Encodes what a run led to and lays it into the outbox, together with what the codec left out."""
+        """Encodes what a run led to and lays it into the outbox, together with what the codec left out.
+
+        What is local only moves on here, and no byte of it gets into the update.
+        """
         kept = self._store.residual(self.bundle.digest)
         layout = self.bundle.manifest.layout
         feedback = kept[1] if kept else ErrorFeedback.start(layout.num_params, num_trained=layout.num_trained)
@@ -145,6 +163,7 @@ class Bench:
             payload=encoded.payload,
         )
         parcel = self._store.add_update(update, self.bundle.digest, encoded.feedback)
+        self._local = result.local
         self._attempts = self._attempts + 1 if self.last_base == model.version else 1
         self.last_base, self._sent_at = model.version, time.monotonic()
         self._wait_s = self._config.training.wait_for_version_s
