@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fieldfold.errors import DataError
-from fieldfold.task.manifest import Array
+from fieldfold.task.manifest import Array, Manifest
 from fieldfold.task.runtime import Batch
 from fieldfold.task.signature import WEIGHTS
+
+MIN_ROWS = 2
 
 
 def conform(data: Batch, arrays: Sequence[Array]) -> dict[str, NDArray[Any]]:
@@ -38,31 +40,40 @@ def conform(data: Batch, arrays: Sequence[Array]) -> dict[str, NDArray[Any]]:
     return rows
 
 
-def with_weights(
-    rows: dict[str, NDArray[Any]], weights: NDArray[np.float32] | None, *, at_most: float
+def training_batch(
+    manifest: Manifest, data: Batch, weights: NDArray[np.float32] | None = None
 ) -> dict[str, NDArray[Any]]:
-    """A batch for training: with weights, 1 each when none are given, and with two rows or more.
+    """What the train graph takes of a batch: its arrays, and `weights`, 1 each when none are given.
 
-    A single row is doubled, the second with weight 0: one example has no variance, which BatchNorm divides by.
+    A single row is doubled, the second with weight 0: one example has no variance, which BatchNorm divides by. A task
+    that clips each example's gradient gets its batch filled up in the same way.
 
     Raises:
-        DataError: when the weights are not one number from 0 to `at_most` for each row, or all 0.
+        DataError: as `conform`, or when the weights are not one finite number for each row, from 0 (to 1, where each
+            example's gradient is clipped), or all 0, or there are more rows than a task with clipping takes.
     """
+    rows = conform(data, (*manifest.inputs, *manifest.targets))
     count = len(next(iter(rows.values())))
     given = np.ones(count, np.float32) if weights is None else np.ascontiguousarray(weights, np.float32)
-    if weights is not None and not (given.shape == (count,) and 0 <= given.min() <= given.max() <= at_most):
+    most = 1.0 if manifest.privacy else float(np.finfo(np.float32).max)
+    if given.shape != (count,) or not 0 <= given.min() <= given.max() <= most or not given.any():
         raise DataError(
-            f"the weights of a batch of {count} rows have shape {given.shape} or leave 0 to {at_most:g}",
-            "give one finite number for each row",
+            f"the weights of a batch of {count} rows are not as many numbers from 0 to {most:g}, or all 0",
+            "give one for each row, above 0 for at least one of them",
         )
-    if not 0 < given.sum() < np.inf:
-        raise DataError("every row of the batch has weight 0, or one is infinite", "leave such a batch out")
-    if count == 1:
-        return {
-            **{name: np.repeat(array, 2, 0) for name, array in rows.items()},
-            WEIGHTS: np.append(given, np.float32(0)),
-        }
-    return {**rows, WEIGHTS: given}
+    if manifest.privacy and count > manifest.batch_size:
+        raise DataError(f"a batch has {count} rows, this task takes {manifest.batch_size}", "give smaller batches")
+    return filled({**rows, WEIGHTS: given}, manifest.batch_size if manifest.privacy else MIN_ROWS)
+
+
+def filled(rows: dict[str, NDArray[Any]], size: int) -> dict[str, NDArray[Any]]:
+    """At least `size` rows: where some are missing, copies of the first with weight 0."""
+    missing = size - len(rows[WEIGHTS])
+    if missing <= 0:
+        return rows
+    longer = {name: np.concatenate([array, np.repeat(array[:1], missing, 0)]) for name, array in rows.items()}
+    longer[WEIGHTS][-missing:] = 0
+    return longer
 
 
 def chunks(rows: dict[str, NDArray[Any]], size: int) -> Iterator[tuple[dict[str, NDArray[Any]], int]]:

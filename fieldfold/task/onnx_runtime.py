@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fieldfold.errors import BundleError
 from fieldfold.params import Vector
 from fieldfold.task import signature
-from fieldfold.task.batches import chunks, conform, with_weights
+from fieldfold.task.batches import chunks, conform, training_batch
 from fieldfold.task.bundle import Bundle
 from fieldfold.task.manifest import Manifest, SectionName
 from fieldfold.task.onnx_session import GraphSession, failures_named
@@ -73,8 +73,7 @@ class OnnxRuntime:
             BundleError: when ONNX Runtime fails.
             DataError: when the batch is not what the task takes.
         """
-        rows = conform(batch, (*self._manifest.inputs, *self._manifest.targets))
-        rows = with_weights(rows, weights, at_most=1.0 if self._manifest.privacy else np.inf)
+        rows = training_batch(self._manifest, batch, weights)
         scalars = {
             signature.LEARNING_RATE: learning_rate,
             signature.PROXIMAL: proximal,

@@ -83,9 +83,9 @@ def frozen_ports(manifest: Manifest) -> tuple[Port, ...]:
     return tuple(Port(FROZEN + spec.name, "float32", spec.shape) for spec in manifest.frozen.tensors)
 
 
-def batch_ports(arrays: Sequence[Array]) -> tuple[Port, ...]:
+def batch_ports(arrays: Sequence[Array], rows: int | None = None) -> tuple[Port, ...]:
     """A batch's arrays, batch dimension first."""
-    return tuple(Port(array.name, array.dtype, (None, *array.shape)) for array in arrays)
+    return tuple(Port(array.name, array.dtype, (rows, *array.shape)) for array in arrays)
 
 
 def optimizer_shapes(optimizer: Optimizer, num_trained: int) -> tuple[tuple[int, ...], ...]:
@@ -99,9 +99,13 @@ def optimizer_shapes(optimizer: Optimizer, num_trained: int) -> tuple[tuple[int,
 
 
 def train_ports(manifest: Manifest) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
-    """Inputs and outputs of the train graph."""
+    """Inputs and outputs of the train graph.
+
+    One that clips each example's gradient takes batches of one size only: a shorter one is filled up.
+    """
     state = state_ports(manifest)
-    batch = (*batch_ports(manifest.inputs), *batch_ports(manifest.targets), Port(WEIGHTS, "float32", (None,)))
+    rows = manifest.batch_size if manifest.privacy else None
+    batch = (*batch_ports((*manifest.inputs, *manifest.targets), rows), Port(WEIGHTS, "float32", (rows,)))
     anchor = Port(ANCHOR, "float32", (manifest.layout.num_trained,))
     noise = (Port(NOISE, "float32", (manifest.num_trained,)),) if manifest.privacy else ()
     inputs = (*state, *frozen_ports(manifest), anchor, *batch, *SCALARS, *noise)

@@ -101,7 +101,10 @@ def prepare_model(task: Task) -> PreparedModel:
     own = _layout(tensors, local - frozen, buffers)
     _check_trained(task, shared, own)
     still = _layout(tensors, frozen, buffers)
-    return PreparedModel(module, shared, own, still, constants, _resting(module, tensors, frozen))
+    prepared = PreparedModel(module, shared, own, still, constants, _resting(module, tensors, frozen))
+    if task.privacy is not None:
+        _check_examples_apart(task, prepared)
+    return prepared
 
 
 def _layout(tensors: dict[str, Tensor], names: Collection[str], buffers: Collection[str]) -> Layout:
@@ -146,6 +149,20 @@ def _check_trained(task: Task, shared: Layout, local: Layout) -> None:
     if not shared.num_trained:
         raise CompileError(
             f"task {task.name}: every trained parameter is local", "let the gateways share at least one"
+        )
+
+
+def _check_examples_apart(task: Task, prepared: PreparedModel) -> None:
+    mixing = [
+        name
+        for name, module in prepared.module.named_modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and name not in prepared.resting  # noqa: SLF001
+    ]
+    moving = mixing or [spec.name for spec in prepared.buffers]
+    if moving:
+        raise CompileError(
+            f"task {task.name}: {moving[0]} mixes the examples of a batch, so that no gradient is one example's alone",
+            "use GroupNorm or LayerNorm in place of BatchNorm, freeze it, or leave out privacy",
         )
 
 

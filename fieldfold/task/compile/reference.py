@@ -14,11 +14,13 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
 from fieldfold.task.authoring import Task
+from fieldfold.task.batches import filled
 from fieldfold.task.compile.model import PreparedModel, tensors_of
 from fieldfold.task.compile.randomness import SeededRandomness
 from fieldfold.task.compile.samples import Arrays
 from fieldfold.task.compile.step import per_example, plain_attention
 from fieldfold.task.manifest import Optimizer
+from fieldfold.task.signature import WEIGHTS
 
 
 class ReferenceRun:
@@ -59,9 +61,12 @@ class ReferenceRun:
     ) -> float:
         """One optimizer step; the mean loss before it."""
         with _default_dtype(self._dtype), plain_attention():
-            inputs, targets = self._tensors(batch)
-            count = len(next(iter(batch.values())))
-            shares = torch.ones(count) if weights is None else torch.from_numpy(weights).to(self._dtype)
+            ones = np.ones(len(next(iter(batch.values()))), np.float32)
+            rows = {**batch, WEIGHTS: ones if weights is None else weights}
+            if self._task.privacy is not None:
+                rows = filled(rows, self._task.batch_size)  # the masks of dropout depend on the size
+            inputs, targets = self._tensors(rows)
+            shares = torch.from_numpy(rows[WEIGHTS]).to(self._dtype)
             self._prepared.set_training(self._module)
             self._optimizer.zero_grad()
             with SeededRandomness(torch.tensor(seed)):
