@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from fieldfold.errors import FieldfoldError
+from fieldfold.errors import DataError, FieldfoldError
 from fieldfold.params import Vector
 from fieldfold.sensors.dataset import load
 from fieldfold.sensors.source import DataConfig
@@ -70,6 +70,7 @@ class Evaluator:
 
     def _run(self) -> None:
         try:
+            _require_whole_model(self._bundle)
             dataset = load(self._bundle.manifest.data, self._config, self._base, held_out=True)
             if self._normalisation is not None:
                 dataset = dataset.normalised(self._normalisation)
@@ -89,9 +90,18 @@ class Evaluator:
             return None if self._stopping else job
 
 
+def _require_whole_model(bundle: Bundle) -> None:
+    if local := bundle.manifest.local.tensors:
+        raise DataError(
+            f"the task keeps {local[0].name} on the gateways: only they hold a whole model to evaluate",
+            "look at the scores that they report",
+        )
+
+
 def find_fault(bundle: Bundle, config: DataConfig, base: Path) -> str:
     """What keeps held-out data from being used, empty when nothing does: said at the start, not hours later."""
     try:
+        _require_whole_model(bundle)
         load(bundle.manifest.data, config, base, held_out=True)
     except FieldfoldError as error:
         return str(error)

@@ -8,31 +8,33 @@ import msgspec
 
 from fieldfold.params import Vector
 from fieldfold.task.manifest import Metric
-from fieldfold.task.runtime import Evaluation
 
 
 class Served(msgspec.Struct, frozen=True):
-    """The model that predictions are made with. `score` is None while there is no validation data."""
+    """The model that predictions are made with.
+
+    Attributes:
+        parameters: as they were released.
+        local: the gateway's own values when it was evaluated; empty where the task has none.
+        score: the deciding metric; None while there is no validation data.
+    """
 
     version: int
     parameters: Vector
+    local: Vector
     score: float | None
 
 
-def adopt(
-    version: int, parameters: Vector, found: Evaluation | None, served: Served | None, metric: Metric
-) -> Served:
+def adopt(newcomer: Served, served: Served | None, metric: Metric) -> Served:
     """The newcomer, unless the one served until now is better on the same data.
 
     Without validation data the newest is taken; one whose score is not finite never is, if there is another.
     """
-    score = None if found is None else found.metrics[metric.name]
-    newcomer = Served(version, parameters, score)
-    if served is None or score is None:
+    if served is None or newcomer.score is None:
         return newcomer
-    if not math.isfinite(score):
+    if not math.isfinite(newcomer.score):
         return served
     if served.score is None or not math.isfinite(served.score):
         return newcomer
-    better = score <= served.score if metric.better == "lower" else score >= served.score
+    better = newcomer.score <= served.score if metric.better == "lower" else newcomer.score >= served.score
     return newcomer if better else served

@@ -6,6 +6,8 @@ import math
 import time
 from pathlib import Path
 
+import numpy as np
+
 from fieldfold.codec import ErrorFeedback
 from fieldfold.params import Vector
 from fieldfold.sensors.dataset import load, require_batch
@@ -52,6 +54,7 @@ class Bench:
         self.served: Served | None = None
         self.run: str | None = None
         self.last_base: int | None = None
+        self._local = bundle.initial_local()
         self._attempts = 0
         self._sent_at = time.monotonic()
         self._wait_s = config.training.wait_for_version_s
@@ -78,17 +81,25 @@ class Bench:
         runtime = self.runtime(model.normalisation)
         if self.run is None:
             self._take_up(model.run, runtime)
-        self.found = self._evaluate(runtime, model.parameters)
-        self.served = adopt(model.version, model.parameters, self.found, self.served, self._metric)
+        self.found = self._evaluate(runtime, model.parameters, self._local)
+        newcomer = Served(model.version, model.parameters, self._local, self._score(self.found))
+        self.served = adopt(newcomer, self.served, self._metric)
         self.adopted = model
 
     def _take_up(self, run: str, runtime: Runtime) -> None:
         """Goes on where the store says that this run was left."""
         self.run = run
-        served, residual = self._store.vector("served", self.bundle.digest), self._store.residual(run)
+        served, local = (
+            self._store.vector("served", self.bundle.digest),
+            self._store.vector("local", self.bundle.digest),
+        )
+        residual = self._store.residual(run)
+        if local is not None and local.run == run:
+            self._local = local.values
         if served is not None and served.run == run:
-            score = self._score(self._evaluate(runtime, served.values))
-            self.served = Served(served.version, served.values, score)
+            parameters, own = np.split(served.values, [self.bundle.manifest.layout.num_params])
+            score = self._score(self._evaluate(runtime, parameters, own))
+            self.served = Served(served.version, parameters, own, score)
         if residual is not None:
             self.last_base, self._attempts = residual[0], 1
 
@@ -102,17 +113,17 @@ class Bench:
         if self.adopted is None:
             return
         newest = self.adopted
-        vectors = {"global": (newest.version, newest.parameters)}
+        kept = {"global": (newest.version, newest.parameters), "local": (newest.version, self._local)}
         if self.served is not None:
-            vectors["served"] = (self.served.version, self.served.parameters)
-        for purpose, (version, values) in vectors.items():
-            kept = StoredVector(self.bundle.digest, newest.run, version, values, newest.normalisation)
-            self._store.put_vector(purpose, kept)
+            kept["served"] = (self.served.version, np.concatenate([self.served.parameters, self.served.local]))
+        for purpose, (version, values) in kept.items():
+            vector = StoredVector(self.bundle.digest, newest.run, version, values, newest.normalisation)
+            self._store.put_vector(purpose, vector)
 
-    def _evaluate(self, runtime: Runtime, parameters: Vector) -> Evaluation | None:
+    def _evaluate(self, runtime: Runtime, parameters: Vector, local: Vector) -> Evaluation | None:
         if not len(self._dataset.validation):
             return None
-        return runtime.evaluate(parameters, self._dataset.validation.thinned(VALIDATION_WINDOWS).all())
+        return runtime.evaluate(parameters, self._dataset.validation.thinned(VALIDATION_WINDOWS).all(), local)
 
     def _score(self, found: Evaluation | None) -> float | None:
         return None if found is None else found.metrics[self._metric.name]
@@ -130,10 +141,13 @@ class Bench:
         training = self._config.training
         seed = run_seed(self._config.name, training.seed, model.version, attempt)
         plan = plan_run(self.bundle.manifest, training, model.version, len(windows), seed)
-        return train_locally(self.runtime(model.normalisation), model.parameters, windows, plan, gate)
+        return train_locally(self.runtime(model.normalisation), model.parameters, self._local, windows, plan, gate)
 
     def hand_in(self, model: Model, result: LocalResult) -> Parcel:
-        """Encodes what a run led to and lays it into the outbox, together with what the codec left out."""
+        """Encodes what a run led to and lays it into the outbox, together with what the codec left out.
+
+        What is local only moves on here, and no byte of it gets into the update.
+        """
         kept = self._store.residual(model.run)
         layout = self.bundle.manifest.layout
         feedback = kept[1] if kept else ErrorFeedback.start(layout.num_params, num_trained=layout.num_trained)
@@ -152,6 +166,7 @@ class Bench:
             payload=encoded.payload,
         )
         parcel = self._store.add_update(update, encoded.feedback)
+        self._local = result.local
         self._attempts = self._attempts + 1 if self.last_base == model.version else 1
         self.last_base, self._sent_at = model.version, time.monotonic()
         self._wait_s = self._config.training.wait_for_version_s

@@ -24,7 +24,8 @@ HISTORY_KEPT = 1000
 TABLES = """
 CREATE TABLE IF NOT EXISTS fact (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS bundle (digest TEXT PRIMARY KEY, data BLOB NOT NULL) STRICT, WITHOUT ROWID;
--- Parameters by purpose: `global` is the newest version, `served` the one predictions are made with.
+-- Parameters by purpose: `global` is the newest version, `served` the one predictions are made with, whole: shared
+-- and then local values. `local/DIGEST` is what this gateway alone trains of a task, and never sends.
 CREATE TABLE IF NOT EXISTS vector (
     purpose TEXT PRIMARY KEY,
     task TEXT NOT NULL,

@@ -30,12 +30,20 @@ class Plan(msgspec.Struct, frozen=True):
     seed: int
     keep_optimizer: bool
     max_steps_per_s: float
+    noise_std: float
+    num_trained: int
 
 
 class LocalResult(msgspec.Struct, frozen=True):
-    """What a local run led to: `delta` is local minus global parameters (float32, num_params)."""
+    """What a local run led to.
+
+    Attributes:
+        delta: shared parameters, trained minus global (float32, layout.num_params).
+        local: the values that stay here (float32, local.num_params).
+    """
 
     delta: Vector
+    local: Vector
     num_steps: int
     train_loss: float
     seconds: float
@@ -66,6 +74,8 @@ def plan_run(manifest: Manifest, config: TrainingConfig, version: int, num_windo
         seed=seed,
         keep_optimizer=config.keep_optimizer,
         max_steps_per_s=config.max_steps_per_s,
+        noise_std=manifest.privacy.norm * manifest.privacy.noise_multiplier if manifest.privacy else 0.0,
+        num_trained=manifest.num_trained,
     )
 
 
@@ -75,26 +85,31 @@ def run_seed(node: str, seed: int, version: int, attempt: int) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest(), "little") & 0x7FFFFFFF
 
 
-def train_locally(runtime: Runtime, start: Vector, windows: Windows, plan: Plan, gate: Gate) -> LocalResult | None:
-    """Runs the plan; None when the gate did not let it finish.
+def train_locally(  # noqa: PLR0913, PLR0917 -- a run is these six
+    runtime: Runtime, start: Vector, local: Vector, windows: Windows, plan: Plan, gate: Gate
+) -> LocalResult | None:
+    """Runs the plan from the shared values `start` and the node's own; None when the gate did not let it finish.
 
     Raises:
         DataError: when there are fewer windows than a batch, or the loss or the parameters stop being finite.
     """
     begun_at = time.monotonic()
-    runtime.begin(start, keep_optimizer=plan.keep_optimizer)
+    runtime.begin(start, local=local, keep_optimizer=plan.keep_optimizer)
+    noise_rng = np.random.default_rng()  # not from the seed: whoever can foresee the noise can take it off again
     batches = windows.batches(plan.batch_size, np.random.default_rng(plan.seed))
     losses = 0.0
     for step, batch in enumerate(itertools.islice(batches, plan.num_steps)):
         due_at = begun_at + step / plan.max_steps_per_s if plan.max_steps_per_s else 0.0
         if not gate.passes(max(0.0, due_at - time.monotonic())):
             return None
+        noise = noise_rng.standard_normal(plan.num_trained, np.float32) if plan.noise_std else None
         loss = runtime.step(
             batch,
             learning_rate=plan.learning_rate,
             seed=(plan.seed + step) & 0x7FFFFFFF,
             proximal=plan.proximal,
             clip_norm=plan.clip_norm,
+            noise=None if noise is None else noise * np.float32(plan.noise_std),
         )
         if not math.isfinite(loss):
             raise diverged(step)
@@ -104,10 +119,10 @@ def train_locally(runtime: Runtime, start: Vector, windows: Windows, plan: Plan,
         max(0.0, begun_at + plan.num_steps / plan.max_steps_per_s - time.monotonic())
     ):
         return None
-    delta = runtime.parameters() - start
-    if not is_finite(delta):
+    delta, local = runtime.parameters() - start, runtime.local()
+    if not (is_finite(delta) and is_finite(local)):
         raise diverged(plan.num_steps)
-    return LocalResult(delta, plan.num_steps, losses / plan.num_steps, time.monotonic() - begun_at)
+    return LocalResult(delta, local, plan.num_steps, losses / plan.num_steps, time.monotonic() - begun_at)
 
 
 def diverged(step: int) -> DataError:

@@ -122,18 +122,15 @@ def _speed(bundle: Bundle, runtime: Runtime) -> float:
 
 def _summary(bundle: Bundle) -> list[tuple[str, str]]:
     manifest = bundle.manifest
-    layout, optimizer, data = manifest.layout, manifest.optimizer, manifest.data
+    optimizer, data = manifest.optimizer, manifest.data
     names = [f"{feature.name} [{feature.unit}]" if feature.unit else feature.name for feature in data.features]
-    settings = {name: value for name, value in _settings(optimizer).items() if value}
-    chosen = ", ".join([optimizer.name, *(f"{name} {value:g}" for name, value in settings.items())])
+    settings = [f"{name} {value:g}" for name, value in _settings(optimizer).items() if value]
+    chosen = ", ".join([optimizer.name, *settings])
     lines = [
         ("task", f"{manifest.name} ({manifest.kind})"),
         ("description", " ".join(manifest.description.split()) or "-"),
         ("digest", bundle.digest),
-        (
-            "parameters",
-            f"{layout.num_trained} trained, {layout.num_params - layout.num_trained} in buffers",
-        ),
+        ("parameters", _parameters(bundle)),
         ("features", f"{len(names)}: {', '.join(names)}"),
         ("windows", f"{data.window} rows, stride {data.stride}, normalisation {data.normalisation}"),
         ("target", _target(bundle)),
@@ -151,9 +148,17 @@ def _summary(bundle: Bundle) -> list[tuple[str, str]]:
     return lines
 
 
+def _parameters(bundle: Bundle) -> str:
+    layout, local, frozen = bundle.manifest.layouts
+    told = f"{layout.num_trained} trained, {layout.num_params - layout.num_trained} in buffers"
+    parts = [(local.num_params, "stay on each gateway"), (frozen.num_params, "frozen")]
+    return ", ".join([told, *(f"{count} {what}" for count, what in parts if count)])
+
+
 def _settings(optimizer: Any) -> dict[str, float]:
-    names = ("momentum",) if optimizer.name == "sgd" else ("beta1", "beta2", "epsilon")
-    return {name.replace("_", " "): getattr(optimizer, name) for name in (*names, "weight_decay")}
+    names = ("momentum", "nesterov") if optimizer.name == "sgd" else ("beta1", "beta2", "epsilon")
+    decay = ("weight_decay", "decoupled") if optimizer.weight_decay else ()
+    return {name.replace("_", " "): getattr(optimizer, name) for name in (*names, *decay)}
 
 
 def _target(bundle: Bundle) -> str:

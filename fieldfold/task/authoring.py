@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from fieldfold.sensors.schema import ColumnTarget, DataSchema, Feature, RemainingLifeTarget
-from fieldfold.task.manifest import LearningRate, Metric, Optimizer
+from fieldfold.task.manifest import LearningRate, Metric, Optimizer, PerExampleClipping
 from fieldfold.task.objectives import (
     Measure,
     PerExample,
@@ -47,10 +47,12 @@ __all__ = [
     "LearningRate",
     "Measure",
     "Metric",
+    "PerExampleClipping",
     "RemainingLifeTarget",
     "Task",
     "accuracy",
     "adam",
+    "adamw",
     "cross_entropy",
     "features",
     "mae",
@@ -67,13 +69,47 @@ def features(*names: str, unit: str = "") -> tuple[Feature, ...]:
 
 
 def adam(*, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8, weight_decay: float = 0.0) -> Optimizer:
-    """Adam with decoupled weight decay (AdamW; Loshchilov and Hutter, 2019), of weights and not of biases."""
+    """torch.optim.Adam: weight decay is added to the gradient."""
     return Optimizer("adam", beta1=beta1, beta2=beta2, epsilon=epsilon, weight_decay=weight_decay)
 
 
-def sgd(*, momentum: float = 0.0, weight_decay: float = 0.0) -> Optimizer:
-    """Gradient descent with momentum `v <- momentum v + gradient` and decoupled weight decay, as `adam` has it."""
-    return Optimizer("sgd", momentum=momentum, weight_decay=weight_decay)
+def adamw(
+    *,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    epsilon: float = 1e-8,
+    weight_decay: float = 0.01,
+    decay_vectors: bool = True,
+) -> Optimizer:
+    """torch.optim.AdamW: decoupled weight decay; without `decay_vectors` it spares biases and norm scales."""
+    return Optimizer(
+        "adam",
+        beta1=beta1,
+        beta2=beta2,
+        epsilon=epsilon,
+        weight_decay=weight_decay,
+        decoupled=True,
+        decay_vectors=decay_vectors,
+    )
+
+
+def sgd(
+    *,
+    momentum: float = 0.0,
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+    decay_vectors: bool = True,
+) -> Optimizer:
+    """torch.optim.SGD; with `decoupled` its weight decay is AdamW's, and `decay_vectors` as there."""
+    return Optimizer(
+        "sgd",
+        momentum=momentum,
+        nesterov=nesterov,
+        weight_decay=weight_decay,
+        decoupled=decoupled,
+        decay_vectors=decay_vectors,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +127,12 @@ class Task:
         local_steps: optimizer steps an update.
         proximal: strength mu of FedProx's mu/2 ||w - w_global||^2; 0 is off.
         clip_norm: gradients are clipped to this global norm; 0 is off.
+        local: patterns of tensors that each gateway trains and keeps to itself, such as `["head.*"]` (FedPer) or the
+            names of the norm layers (FedBN); `*` stands for anything, dots included.
+        frozen: patterns of tensors that are not trained, such as `["backbone.*"]`, beside the parameters with
+            `requires_grad=False`. They lie in the bundle and do not travel again. A submodule all of whose tensors
+            are frozen runs as in evaluation: its BatchNorm uses the running statistics, its dropout is off.
+        privacy: DP-SGD: the gradient of each example is clipped by itself, and noise is added.
         seed: of the first parameters, and of the data that the build checks the graphs with.
     """
 
@@ -106,6 +148,9 @@ class Task:
     local_steps: int = 20
     proximal: float = 0.0
     clip_norm: float = 0.0
+    local: Sequence[str] = ()
+    frozen: Sequence[str] = ()
+    privacy: PerExampleClipping | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -23,10 +23,12 @@ from typing import get_args
 import msgspec
 import numpy as np
 import zstandard
+from numpy.typing import NDArray
 
 from fieldfold.errors import BundleError
 from fieldfold.params import Vector, as_vector, is_finite
 from fieldfold.task.manifest import FORMAT, Array, Manifest, Section, SectionName
+from fieldfold.task.signature import RESERVED
 
 MAGIC = b"FFTB"
 MAX_BUNDLE_BYTES = 1 << 30
@@ -126,15 +128,29 @@ class Bundle:
         raise BundleError(f"the bundle has no section {name}", _AGAIN)
 
     def initial_parameters(self) -> Vector:
-        """The first parameters: float32, `layout.num_params` elements.
+        """The first shared parameters, which travel: float32, `layout.num_params` elements.
 
         Raises:
-            BundleError: when one of them is not finite.
+            BundleError: when a value of the section is not finite; so do the next two.
         """
-        vector = as_vector(np.frombuffer(self.section("parameters"), "<f4"))
-        if not is_finite(vector):
+        return self._first_values()[0]
+
+    def initial_local(self) -> Vector:
+        """The first values of what each gateway keeps to itself: float32, `local.num_params` elements."""
+        return self._first_values()[1]
+
+    def frozen_values(self) -> dict[str, NDArray[np.float32]]:
+        """The frozen tensors by name."""
+        return self.manifest.frozen.unflatten(self._first_values()[2])
+
+    def _first_values(self) -> tuple[Vector, Vector, Vector]:
+        """Shared, local and frozen."""
+        values = as_vector(np.frombuffer(self.section("parameters"), "<f4"))
+        if not is_finite(values):
             raise BundleError("the bundle's first parameters hold NaN or infinity", _AGAIN)
-        return vector
+        shared = self.manifest.layout.num_params
+        local = shared + self.manifest.local.num_params
+        return values[:shared], values[shared:local], values[local:]
 
 
 def pack(manifest: Manifest, sections: Mapping[SectionName, bytes]) -> bytes:
@@ -170,8 +186,9 @@ def check_manifest(manifest: Manifest) -> None:
         raise BundleError(f"the bundle's sections are not {', '.join(SECTION_NAMES)}", _AGAIN)
     arrays = (*manifest.inputs, *manifest.targets)
     _check_arrays(arrays)
+    _check_layouts(manifest)
     expected = {
-        "parameters": 4 * manifest.layout.num_params,
+        "parameters": 4 * sum(layout.num_params for layout in manifest.layouts),
         "self_check": batch_bytes(arrays, manifest.self_check.batch_size),
     }
     for section in manifest.sections:
@@ -184,11 +201,6 @@ def check_manifest(manifest: Manifest) -> None:
                 f"the manifest's arrays need {expected[section.name]}",
                 _AGAIN,
             )
-    if not manifest.layout.num_trained:
-        raise BundleError("the bundle's layout holds no parameter to train", _AGAIN)
-    state = sum(_elements(shape) for shape in manifest.optimizer_state)
-    if state > MAX_STATE_PER_PARAMETER * (manifest.layout.num_trained + 1):
-        raise BundleError(f"the bundle's optimizer keeps {state} numbers", "build it with a listed optimizer")
     if len({metric.name for metric in manifest.metrics}) != len(manifest.metrics):
         raise BundleError("two of the bundle's metrics bear the same name", "name each metric once")
     check = manifest.self_check
@@ -196,11 +208,21 @@ def check_manifest(manifest: Manifest) -> None:
         raise BundleError("the bundle's self-check holds NaN or infinity", _AGAIN)
 
 
+def _check_layouts(manifest: Manifest) -> None:
+    if not manifest.layout.num_trained:
+        raise BundleError("the bundle's layout holds no parameter to train and to share", _AGAIN)
+    names = [spec.name for layout in manifest.layouts for spec in layout.tensors]
+    if len(set(names)) != len(names):
+        raise BundleError("a tensor of the bundle is both shared and not", _AGAIN)
+    state = sum(_elements(shape) for shape in manifest.optimizer_state)
+    if state > MAX_STATE_PER_PARAMETER * (manifest.num_trained + 1):
+        raise BundleError(f"the bundle's optimizer keeps {state} numbers", "build it with a listed optimizer")
+
+
 def _check_arrays(arrays: tuple[Array, ...]) -> None:
     names = [array.name for array in arrays]
-    # a dot is what tells a parameter's name from an array's
     plain = all(name.isidentifier() and name.isascii() and len(name) <= MAX_ARRAY_NAME for name in names)
-    if not plain or len(set(names)) != len(names) or len(names) > MAX_ARRAYS:
+    if not plain or len({*names, *RESERVED}) != len(names) + len(RESERVED) or len(names) > MAX_ARRAYS:
         raise BundleError("the names of the bundle's inputs and targets are not unique plain words", _AGAIN)
     for array in arrays:
         _elements(array.shape)

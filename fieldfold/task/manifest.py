@@ -28,20 +28,37 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Optimizer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The local optimizer, compiled into the training graph.
+    """The local optimizer, compiled into the training graph: torch.optim's SGD, Adam or AdamW.
 
     Attributes:
-        name: `sgd` (with momentum) or `adam`.
-        weight_decay: decoupled: parameters shrink by learning rate x weight_decay each step (AdamW; for SGD
-            the same rule). Biases and norm scales, with one dimension or none, do not decay.
+        name: `sgd` or `adam`.
+        nesterov: SGD steps along the gradient plus `momentum` times the velocity.
+        decoupled: weight decay shrinks the parameters by learning rate x weight_decay each step (AdamW) instead of
+            adding weight_decay x parameters to the gradient.
+        decay_vectors: whether tensors of one dimension or none, such as biases and norm scales, decay too.
     """
 
     name: Literal["sgd", "adam"]
     momentum: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
+    nesterov: bool = False
     beta1: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.9
     beta2: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.999
     epsilon: Annotated[float, msgspec.Meta(gt=0)] = 1e-8
     weight_decay: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    decoupled: bool = False
+    decay_vectors: bool = True
+
+
+class PerExampleClipping(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """DP-SGD (Abadi et al., 2016): no example moves the model by more than another.
+
+    The gradient of each example, over all trained parameters, is scaled down to the Euclidean norm `norm`; to their
+    sum comes normal noise with a standard deviation of `noise_multiplier` x `norm`; the divisor is the task's batch
+    size, whatever the number of rows.
+    """
+
+    norm: Annotated[float, msgspec.Meta(gt=0)]
+    noise_multiplier: Annotated[float, msgspec.Meta(ge=0)] = 0.0
 
 
 class LearningRate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -107,6 +124,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         layout: the shared tensors, in the order of the travelling vector.
+        local: tensors that are trained and never leave the gateway, in the order of their own vector.
+        frozen: tensors that no step changes: they lie in the bundle and do not travel again.
         optimizer_state: shapes of the optimizer's tensors, zero at the start.
         inputs: arrays of one example as the graphs take them; batch dimension first.
         targets: likewise.
@@ -114,6 +133,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         local_steps: optimizer steps an update.
         proximal: strength mu of FedProx's mu/2 ||w - w_global||^2 (0 is off).
         clip_norm: gradients are clipped to this global norm (0 is off).
+        privacy: clipping of each example's gradient, and noise; None is off.
     """
 
     format: Literal[1]
@@ -122,6 +142,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kind: Literal["regression", "classification"]
     data: DataSchema
     layout: Layout
+    local: Layout
+    frozen: Layout
     optimizer_state: Annotated[tuple[tuple[int, ...], ...], msgspec.Meta(max_length=MAX_STATE_TENSORS)]
     inputs: tuple[Array, ...]
     targets: tuple[Array, ...]
@@ -132,6 +154,17 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     local_steps: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
     proximal: Annotated[float, msgspec.Meta(ge=0)]
     clip_norm: Annotated[float, msgspec.Meta(ge=0)]
+    privacy: PerExampleClipping | None
     self_check: SelfCheck
     sections: tuple[Section, ...]
     producer: Annotated[str, msgspec.Meta(max_length=200)]
+
+    @property
+    def layouts(self) -> tuple[Layout, Layout, Layout]:
+        """Shared, local, frozen: the order of the section `parameters`."""
+        return self.layout, self.local, self.frozen
+
+    @property
+    def num_trained(self) -> int:
+        """Elements that the optimizer changes, shared and local."""
+        return self.layout.num_trained + self.local.num_trained

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from fieldfold.errors import BundleError, DataError
+from fieldfold.errors import BundleError
 from fieldfold.params import Vector
 from fieldfold.task import signature
+from fieldfold.task.batches import chunks, conform, training_batch
 from fieldfold.task.bundle import Bundle
-from fieldfold.task.manifest import Array, Manifest, SectionName
+from fieldfold.task.manifest import Manifest, SectionName
 from fieldfold.task.onnx_session import GraphSession, failures_named
 from fieldfold.task.runtime import Batch, Evaluation
 from fieldfold.task.self_check import read_batch, run_self_check
 from fieldfold.task.signature import Port
-
-MIN_TRAINING_BATCH = 2
-"""Of one example there is no variance, which BatchNorm divides by."""
+from fieldfold.task.state import ModelState, joined, local_part, shared_part
 
 
 class OnnxRuntime:
@@ -39,27 +38,34 @@ class OnnxRuntime:
         self._bundle = bundle
         self._manifest = bundle.manifest
         self._threads = threads
+        self._first_local = bundle.initial_local()
+        self._frozen = {signature.FROZEN + name: values for name, values in bundle.frozen_values().items()}
         self._training: _Training | None = None
         self._evaluate: GraphSession | None = None
         self._predict: GraphSession | None = None
 
-    def begin(self, parameters: Vector, *, keep_optimizer: bool = False) -> None:
+    def begin(self, parameters: Vector, *, local: Vector | None = None, keep_optimizer: bool = False) -> None:
         """Starts a local run from the global `parameters` (float32, layout.num_params), also the proximal anchor.
 
         Raises:
             BundleError: when the train graph cannot be loaded or is not what the manifest says.
-            ValueError: when the vector has another length.
+            ValueError: when a vector has another length.
         """
         if self._training is None:
-            # a buffer that no step changes, such as a frozen weight, need not come out
-            buffers = [spec.name for spec in self._manifest.layout.tensors if spec.kind == "buffer"]
-            optional = [f"{signature.NEXT}b.{name}" for name in buffers]
-            session = self._open("train.onnx", signature.train_ports(self._manifest), optional)
-            self._training = _Training(self._manifest, session)
-        self._training.begin(parameters, keep_optimizer=keep_optimizer)
+            session = self._open("train.onnx", signature.train_ports(self._manifest))
+            self._training = _Training(self._manifest, session, self._frozen)
+        self._training.begin(self._state(parameters, local), keep_optimizer=keep_optimizer)
 
-    def step(
-        self, batch: Batch, *, learning_rate: float, seed: int, proximal: float = 0.0, clip_norm: float = 0.0
+    def step(  # noqa: PLR0913 -- all that a step is told
+        self,
+        batch: Batch,
+        *,
+        learning_rate: float,
+        seed: int,
+        proximal: float = 0.0,
+        clip_norm: float = 0.0,
+        weights: NDArray[np.float32] | None = None,
+        noise: Vector | None = None,
     ) -> float:
         """One optimizer step; returns the mean training loss of the batch before it, which may be NaN.
 
@@ -67,17 +73,24 @@ class OnnxRuntime:
             BundleError: when ONNX Runtime fails.
             DataError: when the batch is not what the task takes.
         """
-        if self._training is None:
-            raise RuntimeError("begin() comes before step()")
-        return self._training.step(batch, learning_rate, seed, proximal, clip_norm)
+        rows = training_batch(self._manifest, batch, weights)
+        scalars = {
+            signature.LEARNING_RATE: learning_rate,
+            signature.PROXIMAL: proximal,
+            signature.CLIP_NORM: clip_norm,
+            signature.SEED: seed,
+        }
+        return self._begun().step(rows, scalars, noise)
 
     def parameters(self) -> Vector:
-        """A copy of the present local parameters."""
-        if self._training is None:
-            raise RuntimeError("begin() comes before parameters()")
-        return self._training.parameters()
+        """A copy of the present shared parameters."""
+        return shared_part(self._manifest, self._begun().state())
 
-    def evaluate(self, parameters: Vector, data: Batch) -> Evaluation:
+    def local(self) -> Vector:
+        """A copy of the present local values, empty where the task has none."""
+        return local_part(self._manifest, self._begun().state())
+
+    def evaluate(self, parameters: Vector, data: Batch, local: Vector | None = None) -> Evaluation:
         """Loss and metrics of `parameters` on all rows of `data`, batched within.
 
         Raises:
@@ -87,20 +100,20 @@ class OnnxRuntime:
         manifest = self._manifest
         if self._evaluate is None:
             self._evaluate = self._open("evaluate.onnx", signature.evaluate_ports(manifest))
-        rows = _conform(data, (*manifest.inputs, *manifest.targets))
-        tensors = _tensor_feeds(manifest, parameters)
-        names = ("loss", *(f"metric.{index}" for index in range(len(manifest.metrics))))
+        rows = conform(data, (*manifest.inputs, *manifest.targets))
+        model = self._model(parameters, local)
+        names = (signature.LOSS, *(f"metric.{index}" for index in range(len(manifest.metrics))))
         sums = np.zeros(len(names))
         count = 0
-        for chunk, size in _chunks(rows, manifest.batch_size):
-            columns = self._evaluate.run({**tensors, **chunk})
+        for chunk, size in chunks(rows, manifest.batch_size):
+            columns = self._evaluate.run({**model, **chunk})
             sums += [columns[name].sum(dtype=np.float64) for name in names]
             count += size
         loss, *means = (sums / count).tolist()
         metrics = {metric.name: metric.value(mean) for metric, mean in zip(manifest.metrics, means, strict=True)}
         return Evaluation(loss, metrics, count)
 
-    def predict(self, parameters: Vector, inputs: Batch) -> NDArray[Any]:
+    def predict(self, parameters: Vector, inputs: Batch, local: Vector | None = None) -> NDArray[Any]:
         """The model's output, batch dimension first.
 
         Raises:
@@ -110,11 +123,10 @@ class OnnxRuntime:
         manifest = self._manifest
         if self._predict is None:
             self._predict = self._open("predict.onnx", signature.predict_ports(manifest))
-        rows = _conform(inputs, manifest.inputs)
-        tensors = _tensor_feeds(manifest, parameters)
+        rows = conform(inputs, manifest.inputs)
+        model = self._model(parameters, local)
         outputs = [
-            self._predict.run({**tensors, **chunk})[signature.OUTPUT]
-            for chunk, _ in _chunks(rows, manifest.batch_size)
+            self._predict.run({**model, **chunk})[signature.OUTPUT] for chunk, _ in chunks(rows, manifest.batch_size)
         ]
         return np.concatenate(outputs)
 
@@ -128,59 +140,72 @@ class OnnxRuntime:
         if self._training is not None:
             self._training.forget_optimizer()
 
-    def _open(
-        self, name: SectionName, ports: tuple[Sequence[Port], Sequence[Port]], optional: Sequence[str] = ()
-    ) -> GraphSession:
+    def _open(self, name: SectionName, ports: tuple[Sequence[Port], Sequence[Port]]) -> GraphSession:
         session = GraphSession(name, self._bundle.section(name), self._threads)
         session.check_inputs(ports[0])
-        session.check_outputs(ports[1], optional)
+        session.check_outputs(ports[1])
         return session
+
+    def _begun(self) -> _Training:
+        if self._training is None:
+            raise RuntimeError("begin() comes first")
+        return self._training
+
+    def _state(self, parameters: Vector, local: Vector | None) -> ModelState:
+        return joined(self._manifest, parameters, self._first_local if local is None else local)
+
+    def _model(self, parameters: Vector, local: Vector | None) -> dict[str, NDArray[Any]]:
+        """What the graphs are fed beside a batch."""
+        state = self._state(parameters, local)
+        return {signature.PARAMETERS: state.parameters, signature.BUFFERS: state.buffers, **self._frozen}
 
 
 class _Side:
     """One of the two places of the training state: arrays, and ONNX Runtime's values over the same memory."""
 
     def __init__(self, manifest: Manifest) -> None:
-        self.vector = np.zeros(manifest.layout.num_params, np.float32)
-        self.optimizer = [np.zeros(shape, np.float32) for shape in manifest.optimizer_state]
-        names = [port.name for port in signature.tensor_ports(manifest.layout)]
-        arrays = dict(zip(names, manifest.layout.unflatten(self.vector).values(), strict=True))
-        arrays.update({f"s.{index}": array for index, array in enumerate(self.optimizer)})
-        self.values = {name: _shared_value(array) for name, array in arrays.items()}
+        shapes = signature.state_shapes(manifest)
+        self.arrays = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+        self.values = {name: _shared_value(array) for name, array in self.arrays.items()}
 
 
 class _Training:
     """The training state on two sides: each step reads one and writes the other, so that nothing is copied."""
 
-    def __init__(self, manifest: Manifest, session: GraphSession) -> None:
-        self._manifest = manifest
+    def __init__(self, manifest: Manifest, session: GraphSession, frozen: dict[str, NDArray[Any]]) -> None:
         self._session = session
-        self._arrays = (*manifest.inputs, *manifest.targets)
-        self._scalars = {port.name: np.zeros((), port.dtype) for port in signature.SCALARS}
         self._loss = np.zeros((), np.float32)
-        self._anchor = np.zeros(manifest.layout.num_params, np.float32)
         self._sides = (_Side(manifest), _Side(manifest))
+        # what stays as it is from one step to the next, or is written over in place
+        self._kept: dict[str, NDArray[Any]] = {
+            **{port.name: np.zeros((), port.dtype) for port in signature.SCALARS},
+            signature.ANCHOR: np.zeros(manifest.layout.num_trained, np.float32),
+            signature.NOISE: np.zeros(manifest.num_trained if manifest.privacy else 0, np.float32),
+            **frozen,
+        }
         self._now = 0
         self._bindings = [self._bind(self._sides[0], self._sides[1]), self._bind(self._sides[1], self._sides[0])]
 
-    def begin(self, parameters: Vector, *, keep_optimizer: bool) -> None:
-        if parameters.shape != self._anchor.shape:
-            raise ValueError(f"a vector of shape {parameters.shape} does not fit {self._anchor.size} parameters")
-        for vector in (self._anchor, *(side.vector for side in self._sides)):
-            vector[:] = parameters
+    def begin(self, state: ModelState, *, keep_optimizer: bool) -> None:
+        arrays = self._sides[self._now].arrays
+        for name, values in zip((signature.PARAMETERS, signature.BUFFERS), state, strict=True):
+            if values.size:
+                arrays[name][:] = values
+        anchor = self._kept[signature.ANCHOR]
+        anchor[:] = state.parameters[: anchor.size]
         if not keep_optimizer:
             self.forget_optimizer()
 
     def forget_optimizer(self) -> None:
-        for array in self._sides[self._now].optimizer:
-            array.fill(0)
+        for name, array in self._sides[self._now].arrays.items():
+            if name not in (signature.PARAMETERS, signature.BUFFERS):
+                array.fill(0)
 
-    def step(self, batch: Batch, learning_rate: float, seed: int, proximal: float, clip_norm: float) -> float:
-        rows = _conform(batch, self._arrays, minimum=MIN_TRAINING_BATCH)
-        self._scalars[signature.LEARNING_RATE][()] = learning_rate
-        self._scalars[signature.PROXIMAL][()] = proximal
-        self._scalars[signature.CLIP_NORM][()] = clip_norm
-        self._scalars[signature.SEED][()] = seed
+    def step(self, rows: dict[str, NDArray[Any]], scalars: dict[str, float], noise: Vector | None) -> float:
+        for name, value in scalars.items():
+            self._kept[name][()] = value
+        if self._kept[signature.NOISE].size:
+            self._kept[signature.NOISE][:] = 0 if noise is None else noise
         binding = self._bindings[self._now]
         with failures_named("run train.onnx"):
             for name, array in rows.items():
@@ -190,15 +215,14 @@ class _Training:
         self._now = 1 - self._now
         return float(self._loss)
 
-    def parameters(self) -> Vector:
-        return self._sides[self._now].vector.copy()
+    def state(self) -> ModelState:
+        """Of this moment; the next step but one writes over it."""
+        arrays = self._sides[self._now].arrays
+        nothing = np.zeros(0, np.float32)
+        return ModelState(arrays[signature.PARAMETERS], arrays.get(signature.BUFFERS, nothing))
 
     def _bind(self, source: _Side, sink: _Side) -> onnxruntime.IOBinding:
-        values = dict(source.values)
-        names = [port.name for port in signature.anchor_ports(self._manifest.layout)]
-        anchors = self._manifest.layout.unflatten(self._anchor)
-        values.update({name: _shared_value(anchors[name.removeprefix("g.")]) for name in names})
-        values.update({name: _shared_value(array) for name, array in self._scalars.items()})
+        values = {**source.values, **{name: _shared_value(array) for name, array in self._kept.items() if array.size}}
         results = {signature.NEXT + name: value for name, value in sink.values.items()}
         results[signature.LOSS] = _shared_value(self._loss)
         binding = self._session.native.io_binding()
@@ -222,35 +246,3 @@ def _shared_value(array: NDArray[Any]) -> onnxruntime.OrtValue:
             f"onnxruntime {onnxruntime.__version__} copies arrays that it should share", "install another version"
         )
     return value
-
-
-def _tensor_feeds(manifest: Manifest, parameters: Vector) -> dict[str, NDArray[Any]]:
-    names = [port.name for port in signature.tensor_ports(manifest.layout)]
-    return dict(zip(names, manifest.layout.unflatten(parameters).values(), strict=True))
-
-
-def _conform(data: Batch, arrays: Sequence[Array], minimum: int = 1) -> dict[str, NDArray[Any]]:
-    """The arrays by name, contiguous and of the manifest's dtype, all with the same number of rows."""
-    rows: dict[str, NDArray[Any]] = {}
-    count = None
-    for array in arrays:
-        if array.name not in data:
-            raise DataError(f"the batch has no array {array.name}", f"give it with shape (rows, *{array.shape})")
-        values = np.ascontiguousarray(data[array.name], array.dtype)
-        count = values.shape[0] if count is None and values.ndim else count
-        if values.shape != (count, *array.shape):
-            raise DataError(
-                f"array {array.name} has shape {values.shape}, the task takes (rows, *{array.shape})",
-                "give every array of a batch the same number of rows, and windows as the task's data says",
-            )
-        rows[array.name] = values
-    if count is None or count < minimum:
-        raise DataError(f"a batch of {count} rows is too small", f"give at least {minimum}")
-    return rows
-
-
-def _chunks(rows: dict[str, NDArray[Any]], size: int) -> Iterator[tuple[dict[str, NDArray[Any]], int]]:
-    count = len(next(iter(rows.values())))
-    for start in range(0, count, size):
-        chunk = {name: array[start : start + size] for name, array in rows.items()}
-        yield chunk, min(size, count - start)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol, TypeAlias
 
 import msgspec
+import numpy as np
 from numpy.typing import NDArray
 
 from fieldfold.params import Vector
@@ -33,21 +34,41 @@ class Runtime(Protocol):
     name: str
     reason: str
 
-    def begin(self, parameters: Vector, *, keep_optimizer: bool = False) -> None:
-        """Starts a local run from the global `parameters` (float32, layout.num_params), also the proximal anchor."""
+    def begin(self, parameters: Vector, *, local: Vector | None = None, keep_optimizer: bool = False) -> None:
+        """Starts a local run from the global `parameters` (float32, layout.num_params), also the proximal anchor.
 
-    def step(
-        self, batch: Batch, *, learning_rate: float, seed: int, proximal: float = 0.0, clip_norm: float = 0.0
+        `local` are the gateway's own values (float32, local.num_params); here and below, the bundle's first ones
+        where it is left out.
+        """
+
+    def step(  # noqa: PLR0913 -- all that a step is told
+        self,
+        batch: Batch,
+        *,
+        learning_rate: float,
+        seed: int,
+        proximal: float = 0.0,
+        clip_norm: float = 0.0,
+        weights: NDArray[np.float32] | None = None,
+        noise: Vector | None = None,
     ) -> float:
-        """One optimizer step; returns the mean training loss of the batch before it."""
+        """One optimizer step; returns the weighted mean training loss of the batch before it.
+
+        `weights` has one number an example, from 0; 1 each where it is left out. An example of weight 0 moves no
+        parameter, but what looks at a whole batch, such as BatchNorm, sees it: give a shorter batch where you can.
+        `noise` (manifest.num_trained) comes to the sum of the clipped gradients, in tasks that clip each example's.
+        """
 
     def parameters(self) -> Vector:
-        """A copy of the present local parameters."""
+        """A copy of the present shared parameters."""
 
-    def evaluate(self, parameters: Vector, data: Batch) -> Evaluation:
+    def local(self) -> Vector:
+        """A copy of the present local values, empty where the task has none. They never leave the gateway."""
+
+    def evaluate(self, parameters: Vector, data: Batch, local: Vector | None = None) -> Evaluation:
         """Loss and metrics of `parameters` on all rows of `data`, batched within."""
 
-    def predict(self, parameters: Vector, inputs: Batch) -> NDArray[Any]:
+    def predict(self, parameters: Vector, inputs: Batch, local: Vector | None = None) -> NDArray[Any]:
         """The model's output, batch dimension first."""
 
     def self_check(self) -> None:

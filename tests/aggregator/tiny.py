@@ -52,6 +52,9 @@ def bundle(name: str = "wear", normalisation: Literal["fleet", "none"] = "fleet"
         kind="regression",
         data=DataSchema((Feature("heat"), Feature("flow")), 4, ColumnTarget("wear"), normalisation=normalisation),
         layout=Layout((TensorSpec("weight", (2, 1)), TensorSpec("bias", (1,)))),
+        local=Layout(()),
+        frozen=Layout(()),
+        privacy=None,
         optimizer_state=(),
         inputs=inputs,
         targets=targets,
@@ -80,16 +83,17 @@ def _evaluate_graph() -> bytes:
     """Squared error of (mean over the window) @ weight + bias."""
     nodes = [
         helper.make_node("ReduceMean", ["x", "window"], ["means"], keepdims=0),
-        helper.make_node("MatMul", ["means", "p.weight"], ["scaled"]),
-        helper.make_node("Add", ["scaled", "p.bias"], ["output"]),
+        helper.make_node("Split", ["parameters", "sizes"], ["weights", "bias"]),
+        helper.make_node("Reshape", ["weights", "column"], ["weight"]),
+        helper.make_node("MatMul", ["means", "weight"], ["scaled"]),
+        helper.make_node("Add", ["scaled", "bias"], ["output"]),
         helper.make_node("Sub", ["output", "y"], ["error"]),
         helper.make_node("Mul", ["error", "error"], ["squares"]),
         helper.make_node("Squeeze", ["squares", "window"], ["loss"]),
         helper.make_node("Identity", ["loss"], ["metric.0"]),
     ]
     shapes: dict[str, list[int | str | None]] = {
-        "p.weight": [2, 1],
-        "p.bias": [1],
+        "parameters": [3],
         "x": ["batch", 4, 2],
         "y": ["batch", 1],
     }
@@ -98,7 +102,11 @@ def _evaluate_graph() -> bytes:
         "evaluate",
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()],
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch"]) for name in ("loss", "metric.0")],
-        [helper.make_tensor("window", TensorProto.INT64, [1], [1])],
+        [
+            helper.make_tensor("window", TensorProto.INT64, [1], [1]),
+            helper.make_tensor("sizes", TensorProto.INT64, [2], [2, 1]),
+            helper.make_tensor("column", TensorProto.INT64, [2], [2, 1]),
+        ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     data: bytes = model.SerializeToString()

@@ -9,23 +9,21 @@ import pytest
 
 from fieldfold.params import as_vector
 from fieldfold.task.manifest import Metric
-from fieldfold.task.runtime import Evaluation
 from node_app.adopt import Served, adopt
 
 RMSE = Metric("rmse", "lower", "root")
 ACCURACY = Metric("accuracy", "higher")
-PARAMETERS = as_vector([1.0, 2.0])
+PARAMETERS, LOCAL = as_vector([1.0, 2.0]), as_vector([3.0])
 NAN, INFINITE = math.nan, math.inf
 
 
 def offered(score: float | None, served: Served | None, metric: Metric = RMSE) -> Served:
     """Version 9 with this score, against the one that is served."""
-    found = None if score is None else Evaluation(loss=0.1, metrics={metric.name: score}, num_examples=50)
-    return adopt(9, PARAMETERS, found, served, metric)
+    return adopt(Served(9, PARAMETERS, LOCAL, score), served, metric)
 
 
 def served(score: float | None) -> Served:
-    return Served(4, as_vector(np.zeros(2)), score)
+    return Served(4, as_vector(np.zeros(2)), as_vector([]), score)
 
 
 def test_the_first_model_is_served_whatever_it_scores() -> None:
@@ -57,7 +55,8 @@ def test_the_better_one_is_kept_and_what_is_not_finite_never_replaces_another(
     assert chosen.version == version
 
 
-def test_what_is_served_bears_its_version_parameters_and_score_together() -> None:
+def test_what_is_served_bears_its_version_values_and_score_together() -> None:
     chosen = offered(13.0, served(14.0))
     assert (chosen.version, chosen.score) == (9, 13.0)
     assert chosen.parameters is PARAMETERS
+    assert chosen.local is LOCAL

@@ -64,7 +64,9 @@ def plan(bundle: Bundle, windows: Windows) -> Plan:
 
 
 def run(bundle: Bundle, runtime: Runtime, windows: Windows, plan: Plan, gate: Open | None = None) -> LocalResult:
-    result = train_locally(runtime, bundle.initial_parameters(), windows, plan, gate or Open())
+    result = train_locally(
+        runtime, bundle.initial_parameters(), bundle.initial_local(), windows, plan, gate or Open()
+    )
     assert result is not None
     return result
 
@@ -122,7 +124,7 @@ def test_a_run_that_the_gate_ends_leaves_no_result(
     bundle: Bundle, runtime: Runtime, windows: Windows, plan: Plan, steps: int
 ) -> None:
     gate = Open(closes_before=steps)
-    assert train_locally(runtime, bundle.initial_parameters(), windows, plan, gate) is None
+    assert train_locally(runtime, bundle.initial_parameters(), bundle.initial_local(), windows, plan, gate) is None
     assert len(gate.losses) == steps
 
 

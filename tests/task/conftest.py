@@ -15,6 +15,7 @@ from fieldfold.task.authoring import (
     Task,
     accuracy,
     adam,
+    adamw,
     cross_entropy,
     features,
     mae,
@@ -90,7 +91,7 @@ def regression(**changes: object) -> Task:
         "loss": mean_squared_error,
         "metrics": [rmse(scale=125, unit="cycles"), mae(scale=125, unit="cycles")],
         "data": SENSORS,
-        "optimizer": adam(weight_decay=0.1),
+        "optimizer": adamw(weight_decay=0.1, decay_vectors=False),
         "learning_rate": 2e-3,
     }
     return Task(**{**fields, **changes})  # type: ignore[arg-type]
@@ -104,7 +105,7 @@ def classification(norm: Callable[[int], nn.Module], **changes: object) -> Task:
         "loss": cross_entropy,
         "metrics": [accuracy()],
         "data": VIBRATION,
-        "optimizer": sgd(momentum=0.9, weight_decay=0.01),
+        "optimizer": sgd(momentum=0.9, weight_decay=0.01, decoupled=True, decay_vectors=False),
         "learning_rate": 0.05,
         "batch_size": 32,
     }

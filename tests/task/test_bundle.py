@@ -28,6 +28,8 @@ MANIFEST = Manifest(
     kind="regression",
     data=DataSchema((Feature("force"),), 4, ColumnTarget("wear")),
     layout=Layout((TensorSpec("w", (1, 4)), TensorSpec("b", (1,)))),
+    local=Layout((TensorSpec("head", (2,)),)),
+    frozen=Layout((TensorSpec("body", (3,)),)),
     optimizer_state=(),
     inputs=(Array("x", "float32", (4, 1)),),
     targets=(Array("y", "float32", (1,)),),
@@ -38,6 +40,7 @@ MANIFEST = Manifest(
     local_steps=10,
     proximal=0.0,
     clip_norm=0.0,
+    privacy=None,
     self_check=SelfCheck((0.5,), 0.25, 0.1, 2),
     sections=(),
     producer="a test",
@@ -46,7 +49,7 @@ SECTIONS: dict[SectionName, bytes] = {
     "train.onnx": b"train" * 50,
     "evaluate.onnx": b"evaluate" * 50,
     "predict.onnx": b"predict" * 50,
-    "parameters": np.arange(5, dtype="<f4").tobytes(),
+    "parameters": np.arange(10, dtype="<f4").tobytes(),
     "self_check": bytes(2 * 4 * 4 + 2 * 4),
 }
 WHOLE = pack(MANIFEST, SECTIONS)
@@ -85,6 +88,8 @@ def test_what_was_packed_comes_out() -> None:
     bundle = Bundle.from_bytes(WHOLE)
     assert {name: bundle.section(name) for name in SECTIONS} == SECTIONS
     assert bundle.initial_parameters().tolist() == [0, 1, 2, 3, 4]
+    assert bundle.initial_local().tolist() == [5, 6]
+    assert {name: values.tolist() for name, values in bundle.frozen_values().items()} == {"body": [7, 8, 9]}
     assert msgspec.structs.replace(bundle.manifest, sections=()) == MANIFEST
     assert bundle.digest == hashlib.sha256(WHOLE).hexdigest()
 
@@ -163,7 +168,7 @@ def test_parameters_must_fit_the_layout() -> None:
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_parameters_must_be_finite(value: float) -> None:
     with pytest.raises(BundleError, match="NaN or infinity"):
-        Bundle.from_bytes(with_section(3, np.array([0, 0, value, 0, 0], "<f4").tobytes()))
+        Bundle.from_bytes(with_section(3, np.array([0, 0, 0, 0, 0, 0, 0, 0, 0, value], "<f4").tobytes()))
 
 
 @pytest.mark.parametrize(
@@ -183,7 +188,11 @@ def test_parameters_must_be_finite(value: float) -> None:
         {"inputs": [{"name": "x", "dtype": "object", "shape": [4, 1]}]},
         {"inputs": [{"name": "x", "dtype": "float32", "shape": [1 << 60, 4]}]},
         {"optimizer_state": [[1 << 29, 1 << 29]]},
+        {"inputs": [{"name": "weights", "dtype": "float32", "shape": [4, 1]}]},
         {"layout": {"tensors": [{"name": "w", "shape": [5], "kind": "buffer"}]}},
+        {"local": {"tensors": [{"name": "w", "shape": [2]}]}},
+        {"frozen": {"tensors": [{"name": "b", "shape": [3]}]}},
+        {"privacy": {"norm": 0.0}},
         {"self_check": {"losses": [1e999], "evaluation_loss": 0.0, "learning_rate": 0.1, "batch_size": 2}},
         {"self_check": {"losses": [0.1] * 101, "evaluation_loss": 0.0, "learning_rate": 0.1, "batch_size": 2}},
     ],

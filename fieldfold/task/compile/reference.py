@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value, vmap
 
-from fieldfold.params import Vector
 from fieldfold.task.authoring import Task
-from fieldfold.task.compile.model import PreparedModel
+from fieldfold.task.batches import filled
+from fieldfold.task.compile.model import PreparedModel, tensors_of
 from fieldfold.task.compile.randomness import SeededRandomness
 from fieldfold.task.compile.samples import Arrays
-from fieldfold.task.compile.step import per_example
+from fieldfold.task.compile.step import per_example, plain_attention
+from fieldfold.task.manifest import Optimizer
+from fieldfold.task.signature import WEIGHTS
 
 
 class ReferenceRun:
@@ -32,63 +35,71 @@ class ReferenceRun:
     ) -> None:
         self.metrics = task.metrics
         self._task = task
+        self._prepared = prepared
         self._arrays = arrays
         self._dtype = dtype
-        self._layout = prepared.layout
         self._module = copy.deepcopy(prepared.module).to(dtype)
-        self._trained = [p for p in self._module.parameters() if p.requires_grad]
-        self._anchors = [parameter.detach().clone() for parameter in self._trained]
+        present = tensors_of(self._module)
+        self._trained = {spec.name: cast("nn.Parameter", present[spec.name]) for spec in prepared.trained}
+        shared = prepared.layout.offsets.keys()
+        self._anchors = {name: p.detach().clone() for name, p in self._trained.items() if name in shared}
         chosen = task.optimizer
-        self._decayed = [parameter for parameter in self._trained if parameter.dim() > 1]
-        self._optimizer: torch.optim.Optimizer
-        if chosen.name == "adam":
-            others = [parameter for parameter in self._trained if parameter.dim() <= 1]
-            groups: list[dict[str, Any]] = [{"params": self._decayed}, {"params": others, "weight_decay": 0.0}]
-            self._optimizer = torch.optim.AdamW(
-                groups,
-                betas=(chosen.beta1, chosen.beta2),
-                eps=chosen.epsilon,
-                weight_decay=chosen.weight_decay,
-                foreach=False,
-            )
-        else:
-            self._optimizer = torch.optim.SGD(self._trained, momentum=chosen.momentum, foreach=False)
+        self._decaying = [p for p in self._trained.values() if chosen.decay_vectors or p.dim() > 1]
+        spared = [p for p in self._trained.values() if not chosen.decay_vectors and p.dim() <= 1]
+        self._optimizer = _optimizer(chosen, [{"params": self._decaying}, {"params": spared, "weight_decay": 0.0}])
 
-    def step(
-        self, batch: dict[str, NDArray[Any]], *, learning_rate: float, seed: int, proximal: float, clip_norm: float
+    def step(  # noqa: PLR0913 -- all that a step is told
+        self,
+        batch: dict[str, NDArray[Any]],
+        *,
+        learning_rate: float,
+        seed: int,
+        proximal: float,
+        clip_norm: float,
+        weights: NDArray[np.float32] | None = None,
+        noise: NDArray[np.float32] | None = None,
     ) -> float:
         """One optimizer step; the mean loss before it."""
-        with _default_dtype(self._dtype):
-            inputs, targets = self._tensors(batch)
-            self._module.train()
-            with SeededRandomness(torch.tensor(seed)):
-                loss = per_example("loss", self._task.loss, self._module(*inputs), targets).mean()
+        with _default_dtype(self._dtype), plain_attention():
+            ones = np.ones(len(next(iter(batch.values()))), np.float32)
+            rows = {**batch, WEIGHTS: ones if weights is None else weights}
+            if self._task.privacy is not None:
+                rows = filled(rows, self._task.batch_size)  # the masks of dropout depend on the size
+            inputs, targets = self._tensors(rows)
+            shares = torch.from_numpy(rows[WEIGHTS]).to(self._dtype)
+            self._prepared.set_training(self._module)
             self._optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            for parameter, anchor in zip(self._trained, self._anchors, strict=True):
+            with SeededRandomness(torch.tensor(seed)):
+                if self._task.privacy is None:
+                    losses = per_example("loss", self._task.loss, self._module(*inputs), targets)
+                    (losses @ shares / shares.sum()).backward()  # type: ignore[no-untyped-call]
+                else:
+                    losses = self._private_backward(self._task.privacy.norm, inputs, targets, shares, noise)
+            for name, parameter in self._trained.items():
                 gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-                parameter.grad = gradient + proximal * (parameter.detach() - anchor)
+                pull = proximal * (parameter.detach() - self._anchors[name]) if name in self._anchors else 0.0
+                parameter.grad = gradient + pull
             if clip_norm:
-                torch.nn.utils.clip_grad_norm_(self._trained, clip_norm, foreach=False)
+                torch.nn.utils.clip_grad_norm_(self._trained.values(), clip_norm, foreach=False)
             self._descend(learning_rate)
-            return float(loss.detach())
+            return float(losses.detach() @ shares / shares.sum())
 
-    def vector(self) -> NDArray[np.float64]:
-        """The layout's tensors, flat, float64."""
-        present = {**dict(self._module.named_parameters()), **dict(self._module.named_buffers())}
-        tensors = [present[spec.name].detach().double().reshape(-1) for spec in self._layout.tensors]
-        return np.concatenate([tensor.numpy() for tensor in tensors])
+    def values(self) -> dict[str, NDArray[np.float64]]:
+        """The tensors that a step changes, by name: shared and local, parameters and buffers."""
+        present = tensors_of(self._module)
+        names = [spec.name for spec in (*self._prepared.trained, *self._prepared.buffers)]
+        return {name: present[name].detach().double().numpy().copy() for name in names}
 
-    def load(self, vector: Vector) -> None:
-        """Takes over the layout's tensors from a flat vector."""
-        present = {**dict(self._module.named_parameters()), **dict(self._module.named_buffers())}
+    def load(self, values: Mapping[str, NDArray[np.float32]]) -> None:
+        """Takes over tensors by name."""
+        present = tensors_of(self._module)
         with torch.no_grad():
-            for name, values in self._layout.unflatten(vector).items():
-                present[name].copy_(torch.from_numpy(values))
+            for name, array in values.items():
+                present[name].copy_(torch.from_numpy(array))
 
     def evaluate(self, batch: dict[str, NDArray[Any]]) -> list[float]:
         """Means of loss and metric columns."""
-        with _default_dtype(self._dtype), torch.no_grad():
+        with _default_dtype(self._dtype), torch.no_grad(), plain_attention():
             inputs, targets = self._tensors(batch)
             output = self._module.eval()(*inputs)
             functions = [self._task.loss, *(measure.values for measure in self.metrics)]
@@ -96,18 +107,51 @@ class ReferenceRun:
 
     def predict(self, batch: dict[str, NDArray[Any]]) -> NDArray[np.float64]:
         """The model's output."""
-        with _default_dtype(self._dtype), torch.no_grad():
+        with _default_dtype(self._dtype), torch.no_grad(), plain_attention():
             output: Tensor = self._module.eval()(*self._tensors(batch)[0])
             return output.numpy().astype(np.float64)
 
     def _descend(self, learning_rate: float) -> None:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
-        if self._task.optimizer.name == "sgd":  # torch's SGD adds the decay to the gradient instead
+        chosen = self._task.optimizer
+        if chosen.name == "sgd" and chosen.decoupled:
             with torch.no_grad():
-                for parameter in self._decayed:
-                    parameter.mul_(1 - learning_rate * self._task.optimizer.weight_decay)
+                for parameter in self._decaying:
+                    parameter.mul_(1 - learning_rate * chosen.weight_decay)
         self._optimizer.step()
+
+    def _private_backward(
+        self,
+        norm: float,
+        inputs: list[Tensor],
+        targets: list[Tensor],
+        shares: Tensor,
+        noise: NDArray[np.float32] | None,
+    ) -> Tensor:
+        """Leaves DP-SGD's gradient in the parameters, and gives the losses."""
+        others = {
+            name: tensor.detach() for name, tensor in tensors_of(self._module).items() if name not in self._trained
+        }
+
+        def of_one(trained: dict[str, Tensor], inputs: list[Tensor], targets: list[Tensor]) -> Tensor:
+            output = functional_call(self._module, {**others, **trained}, tuple(t.unsqueeze(0) for t in inputs))
+            return per_example("loss", self._task.loss, output, [t.unsqueeze(0) for t in targets]).squeeze(0)
+
+        losses: Tensor
+        trained = {name: parameter.detach() for name, parameter in self._trained.items()}
+        each = vmap(grad_and_value(of_one), (None, 0, 0), randomness="different")
+        gradients, losses = each(trained, inputs, targets)
+        lengths = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in gradients.values()]).norm(dim=0)
+        shares = shares * (norm / (lengths + 1e-6)).clamp(max=1.0)
+        start = 0
+        for name, parameter in self._trained.items():
+            total = torch.tensordot(shares, gradients[name], 1)
+            if noise is not None:
+                total += torch.from_numpy(noise[start : start + total.numel()]).to(self._dtype).reshape(total.shape)
+            start += total.numel()
+            parameter.grad = total / self._task.batch_size
+        return losses
 
     def _tensors(self, batch: dict[str, NDArray[Any]]) -> tuple[list[Tensor], list[Tensor]]:
         inputs, targets = self._arrays.tensors(batch)
@@ -126,3 +170,14 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
+
+
+def _optimizer(chosen: Optimizer, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """Torch's own, all but the decay of decoupled SGD, which torch does not have."""
+    if chosen.name == "sgd":
+        decay = 0.0 if chosen.decoupled else chosen.weight_decay
+        groups = [{"weight_decay": decay, **group} for group in groups]
+        return torch.optim.SGD(groups, momentum=chosen.momentum, nesterov=chosen.nesterov, foreach=False)
+    kind = torch.optim.AdamW if chosen.decoupled else torch.optim.Adam
+    betas = (chosen.beta1, chosen.beta2)
+    return kind(groups, betas=betas, eps=chosen.epsilon, weight_decay=chosen.weight_decay, foreach=False)
