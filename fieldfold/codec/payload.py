@@ -34,10 +34,10 @@ from fieldfold.params.layout import MAX_PARAMS
 
 FORMAT_VERSION: Final = 1
 
-ZEROS, FLOAT32, FLOAT16, INT8, NIBBLES, TRITS, SPARSE, SPLIT = range(8)
+ZEROS, FLOAT32, FLOAT16, INT8, NIBBLES, TRITS, SPARSE, SPLIT, RICE = range(9)
 
 _DENSE_SHARE = 1 / 16
-"""Below this share of non-zero levels the sparse layout was the smallest in every measurement."""
+"""Below this share of non-zero levels a layout that lists them was the smallest in every measurement."""
 
 _WORTH_LISTING = 7 / 8
 """Plain bytes are several times faster than listed levels; they are only given up for an eighth of the size."""
@@ -53,6 +53,7 @@ _READERS: Mapping[int, Callable[[PayloadReader, int], Vector]] = {
     NIBBLES: symbols.read_nibbles,
     TRITS: symbols.read_trits,
     SPARSE: symbols.read_sparse,
+    RICE: symbols.read_rice,
 }
 
 
@@ -182,12 +183,12 @@ def _smallest_of_uniform(step: float, levels: NDArray[np.int8]) -> tuple[int, Pa
 
 
 def _smallest_of_symbols(quantised: Quantised) -> tuple[int, Parts]:
-    writers = {SPARSE: symbols.write_sparse}
+    writers = {SPARSE: symbols.write_sparse, RICE: symbols.write_rice}
     if quantised.positions.size > quantised.num_params * _DENSE_SHARE:
         writers[TRITS] = symbols.write_trits
         if symbols.suits_nibbles(quantised):
             writers[NIBBLES] = symbols.write_nibbles
-    if len(writers) > 1 and quantised.num_params > _SAMPLED_ABOVE:
+    if quantised.num_params > _SAMPLED_ABOVE:
         sample = _sampled(quantised)
         best = min(writers, key=lambda layout: _size(writers[layout](sample)))
         return best, writers[best](quantised)
@@ -206,7 +207,7 @@ def _sampled(quantised: Quantised) -> Quantised:
     positions: list[NDArray[np.int32]] = []
     levels: list[NDArray[np.int32]] = []
     for number, piece in enumerate(_sample(quantised.num_params)):
-        first, last = np.searchsorted(quantised.positions, [piece.start, piece.stop])
+        first, last = np.searchsorted(quantised.positions, np.array([piece.start, piece.stop], np.int32))
         positions.append(quantised.positions[first:last] + np.int32(number * _PIECE - piece.start))
         levels.append(quantised.levels[first:last].astype(np.int32))
     return quantised._replace(

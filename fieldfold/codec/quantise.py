@@ -102,7 +102,7 @@ def uniform(delta: Vector, peak: float, max_level: int) -> tuple[float, NDArray[
 def sparse_levels(step: float, levels: NDArray[np.int8]) -> Quantised:
     """The same quantised vector with its non-zero levels listed; the offsets are zero."""
     found = [
-        (np.flatnonzero(levels[start : start + _BLOCK]) + start).astype(np.int32)
+        (np.flatnonzero(levels[start : start + _BLOCK] != 0) + start).astype(np.int32)
         for start in range(0, levels.size, _BLOCK)
     ]
     positions = np.concatenate([_NO_POSITIONS, *found])
