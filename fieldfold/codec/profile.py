@@ -22,10 +22,11 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         method: `float32` keeps every bit; `float16` rounds each element; `uniform` rounds to
             `2 * max_level + 1` evenly spaced values that span the largest element; `dead_zone` rounds
             to multiples of the largest step that keeps the error at `error_target`, and what is small
-            against the step to zero.
+            against the step to zero; `stochastic` rounds up or down at random, so that on average nothing is
+            lost, and for that leaves no residual to error feedback.
         cost: one line for people: size and what it costs in accuracy.
         max_level: `uniform` only; 1 to 127.
-        error_target: `dead_zone` only; `||d - d'||^2 / ||d||^2`, 1e-3 to 0.99.
+        error_target: `dead_zone` and `stochastic`; `||d - d'||^2 / ||d||^2` (expected, of the latter), 1e-3 to 0.99.
         max_bits: `dead_zone` only; a delta whose levels would need more bits a parameter (their order-0 entropy) is
             rounded more coarsely than its error target asks for. 0 for no bound.
 
@@ -34,11 +35,16 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
-    method: Literal["float32", "float16", "uniform", "dead_zone"]
+    method: Literal["float32", "float16", "uniform", "dead_zone", "stochastic"]
     cost: str = ""
     max_level: Annotated[int, msgspec.Meta(ge=0, le=127)] = 0
     error_target: Annotated[float, msgspec.Meta(ge=0.0, le=MAX_ERROR_TARGET)] = 0.0
     max_bits: Annotated[float, msgspec.Meta(ge=0.0, le=32.0)] = 0.0
+
+    @property
+    def is_unbiased(self) -> bool:
+        """Whether what arrives is on average what was sent."""
+        return self.method == "stochastic"
 
     def __post_init__(self) -> None:
         levels_fit = 1 <= self.max_level <= 127 if self.method == "uniform" else self.max_level == 0
@@ -46,9 +52,9 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("max_level is 1 to 127 for the method uniform and 0 for every other")
         target = self.error_target
         in_range = MIN_ERROR_TARGET <= target <= MAX_ERROR_TARGET
-        if not (in_range if self.method == "dead_zone" else target == 0):
+        if not (in_range if self.method in {"dead_zone", "stochastic"} else target == 0):
             raise ValueError(
-                f"error_target is {MIN_ERROR_TARGET} to {MAX_ERROR_TARGET} for the method dead_zone"
+                f"error_target is {MIN_ERROR_TARGET} to {MAX_ERROR_TARGET} for the methods dead_zone and stochastic"
                 " and 0 for every other"
             )
         if self.max_bits and self.method != "dead_zone":
@@ -59,6 +65,12 @@ _ALL = (
     Profile("lossless", "float32", "25 to 29 bits a parameter; nothing is lost, not a bit"),
     Profile("float16", "float16", "13 to 15 bits a parameter; relative error 5e-4 an element"),
     Profile("int8", "uniform", "about 4 bits a parameter; error about 1e-3, more with outliers", 127),
+    Profile(
+        "unbiased",
+        "stochastic",
+        "0.5 to 1.6 bits a parameter; error 0.5 at random, on average none; without error feedback",
+        error_target=0.5,
+    ),
     Profile("int4", "uniform", "about 0.8 bits a parameter; error about 0.1, more with outliers", 7),
     Profile(
         "balanced",

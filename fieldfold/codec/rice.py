@@ -69,7 +69,7 @@ def write_positions(positions: NDArray[np.int32]) -> list[bytes]:
     ]
 
 
-def read_positions(reader: PayloadReader, size: int) -> NDArray[np.intp]:
+def read_positions(reader: PayloadReader, size: int) -> NDArray[np.int64]:
     """The ascending positions below `size` that `write_positions` wrote.
 
     Raises:
@@ -79,7 +79,7 @@ def read_positions(reader: PayloadReader, size: int) -> NDArray[np.intp]:
     if count > size:
         raise damaged("a list is longer than what it counts")
     if count == 0:
-        return np.empty(0, np.intp)
+        return np.empty(0, np.int64)
     packed = np.frombuffer(reader.take(-(-count // (2 * _BLOCK))), np.uint8)
     widths = np.stack([packed & 15, packed >> 4], axis=1).reshape(-1)
     each = np.repeat(widths, _BLOCK)[:count]
@@ -92,7 +92,7 @@ def read_positions(reader: PayloadReader, size: int) -> NDArray[np.intp]:
     taken = 0
     for bit in range(int(each.max())):
         longer = np.flatnonzero(each > bit)
-        gaps[longer] |= low[taken : taken + longer.size].astype(np.intp) << bit
+        gaps[longer] |= low[taken : taken + longer.size].astype(np.int64) << bit
         taken += longer.size
     if int(gaps.sum()) + count > size:
         raise damaged("a position lies behind the last parameter")
@@ -102,15 +102,15 @@ def read_positions(reader: PayloadReader, size: int) -> NDArray[np.intp]:
     return gaps
 
 
-def _read_quotients(reader: PayloadReader, count: int, size: int) -> NDArray[np.intp]:
+def _read_quotients(reader: PayloadReader, count: int, size: int) -> NDArray[np.int64]:
     """`count` numbers in unary: as many zeros, then a one."""
     num_bytes = reader.varint()
     if num_bytes > -(-size // 8):
         raise damaged("a position lies behind the last parameter")
     unary = np.frombuffer(reader.take(num_bytes), np.uint8)
-    ends = np.flatnonzero(np.unpackbits(unary, bitorder="little"))
+    ends = np.flatnonzero(np.unpackbits(unary, bitorder="little")).astype(np.int64, copy=False)
     if ends.size != count or unary[-1] == 0:
         raise damaged("a list has another number of quotients than it claims")
-    quotients: NDArray[np.intp] = np.diff(ends, prepend=-1)
+    quotients: NDArray[np.int64] = np.diff(ends, prepend=np.int64(-1))
     quotients -= 1
     return quotients
