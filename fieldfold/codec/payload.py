@@ -40,6 +40,9 @@ ZEROS, FLOAT32, FLOAT16, INT8, NIBBLES, TRITS, SPARSE, SPLIT, RICE = range(9)
 _DENSE_SHARE = 1 / 16
 """Below this share of non-zero levels a layout that lists them was the smallest in every measurement."""
 
+_LISTED_SHARE = 1 / 4
+"""Above this share of non-zero levels bits for every position save a few per cent at most, and are slow to read."""
+
 _WORTH_LISTING = 7 / 8
 """Plain bytes are several times faster than listed levels; they are only given up for an eighth of the size."""
 
@@ -195,8 +198,11 @@ def _smallest_of_uniform(step: float, levels: NDArray[np.int8]) -> tuple[int, Pa
 
 
 def _smallest_of_symbols(quantised: Quantised) -> tuple[int, Parts]:
-    writers = {SPARSE: symbols.write_sparse, RICE: symbols.write_rice}
-    if quantised.positions.size > quantised.num_params * _DENSE_SHARE:
+    writers = {SPARSE: symbols.write_sparse}
+    share = quantised.positions.size / max(quantised.num_params, 1)
+    if share <= _LISTED_SHARE:
+        writers[RICE] = symbols.write_rice
+    if share > _DENSE_SHARE:
         writers[TRITS] = symbols.write_trits
         if symbols.suits_nibbles(quantised):
             writers[NIBBLES] = symbols.write_nibbles

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Annotated, Literal
-
-import msgspec
+from typing import Literal
 
 from fieldfold.errors import CodecError
 
 MIN_ERROR_TARGET = 1e-3
 MAX_ERROR_TARGET = 0.99
+MAX_BITS = 32
 
 
-class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+@dataclass(frozen=True)
+class Profile:
     """One way to turn a delta into bytes.
 
     Attributes:
@@ -28,18 +29,18 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         max_level: `uniform` only; 1 to 127.
         error_target: `dead_zone` and `stochastic`; `||d - d'||^2 / ||d||^2` (expected, of the latter), 1e-3 to 0.99.
         max_bits: `dead_zone` only; a delta whose levels would need more bits a parameter (their order-0 entropy) is
-            rounded more coarsely than its error target asks for. 0 for no bound.
+            rounded more coarsely than its error target asks for. At most 32; 0 for no bound.
 
     Raises:
         ValueError: when a field that the method needs is absent, or one that it ignores is given.
     """
 
-    name: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    name: str
     method: Literal["float32", "float16", "uniform", "dead_zone", "stochastic"]
     cost: str = ""
-    max_level: Annotated[int, msgspec.Meta(ge=0, le=127)] = 0
-    error_target: Annotated[float, msgspec.Meta(ge=0.0, le=MAX_ERROR_TARGET)] = 0.0
-    max_bits: Annotated[float, msgspec.Meta(ge=0.0, le=32.0)] = 0.0
+    max_level: int = 0
+    error_target: float = 0.0
+    max_bits: float = 0.0
 
     @property
     def is_unbiased(self) -> bool:
@@ -57,8 +58,8 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 f"error_target is {MIN_ERROR_TARGET} to {MAX_ERROR_TARGET} for the methods dead_zone and stochastic"
                 " and 0 for every other"
             )
-        if self.max_bits and self.method != "dead_zone":
-            raise ValueError("max_bits is 0 for every method but dead_zone")
+        if not (0 <= self.max_bits <= MAX_BITS if self.method == "dead_zone" else self.max_bits == 0):
+            raise ValueError(f"max_bits is 0 to {MAX_BITS} for the method dead_zone and 0 for every other")
 
 
 _ALL = (

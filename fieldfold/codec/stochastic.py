@@ -1,9 +1,10 @@
 """float32 vectors to integer levels at random, so that what arrives is on average what was sent.
 
-Each magnitude is rounded up with the probability of its distance from the level below (QSGD: Alistarh et al., 2017).
-The draw is the encoder's own affair: levels stand for their multiples of the step, with no offset, and a decoder needs
-neither the seed nor random numbers. A dither that the decoder draws too and takes off again needs a fifth fewer bits
-for dense deltas, but a fifth to twice more for real heavy-tailed and sparse ones, in which zeros stay zeros here.
+A magnitude is rounded up with the probability of its distance from the level below (QSGD: Alistarh et al., 2017).
+The draw is the encoder's own affair: levels stand for their multiples of the step, with no offset, and a decoder
+needs neither seed nor random numbers. A dither that the decoder draws too and takes off again needs a fifth fewer
+bits where a delta is dense, but a quarter more or twice as many where it is heavy-tailed or sparse: here zeros stay
+zeros.
 """
 
 from __future__ import annotations
