@@ -10,7 +10,7 @@ from typing import Literal
 from fieldfold.errors import CodecError
 
 MIN_ERROR_TARGET = 1e-3
-MAX_ERROR_TARGET = 0.99
+MAX_ERROR_TARGET = {"dead_zone": 0.99, "stochastic": 10.0}
 MAX_BITS = 32
 
 
@@ -27,7 +27,7 @@ class Profile:
             lost, and for that leaves no residual to error feedback.
         cost: one line for people: size and what it costs in accuracy.
         max_level: `uniform` only; 1 to 127.
-        error_target: `dead_zone` and `stochastic`; `||d - d'||^2 / ||d||^2` (expected, of the latter), 1e-3 to 0.99.
+        error_target: `||d - d'||^2 / ||d||^2`, from 1e-3; of `dead_zone` to 0.99, of `stochastic` on average, to 10.
         max_bits: `dead_zone` only; a delta whose levels would need more bits a parameter (their order-0 entropy) is
             rounded more coarsely than its error target asks for. At most 32; 0 for no bound.
 
@@ -51,13 +51,10 @@ class Profile:
         levels_fit = 1 <= self.max_level <= 127 if self.method == "uniform" else self.max_level == 0
         if not levels_fit:
             raise ValueError("max_level is 1 to 127 for the method uniform and 0 for every other")
-        target = self.error_target
-        in_range = MIN_ERROR_TARGET <= target <= MAX_ERROR_TARGET
-        if not (in_range if self.method in {"dead_zone", "stochastic"} else target == 0):
-            raise ValueError(
-                f"error_target is {MIN_ERROR_TARGET} to {MAX_ERROR_TARGET} for the methods dead_zone and stochastic"
-                " and 0 for every other"
-            )
+        most = MAX_ERROR_TARGET.get(self.method, 0.0)
+        if not min(MIN_ERROR_TARGET, most) <= self.error_target <= most:
+            allowed = ", ".join(f"up to {most} for the method {method}" for method, most in MAX_ERROR_TARGET.items())
+            raise ValueError(f"error_target is at least {MIN_ERROR_TARGET}, {allowed}, and 0 for every other")
         if not (0 <= self.max_bits <= MAX_BITS if self.method == "dead_zone" else self.max_bits == 0):
             raise ValueError(f"max_bits is 0 to {MAX_BITS} for the method dead_zone and 0 for every other")
 
@@ -69,8 +66,8 @@ _ALL = (
     Profile(
         "unbiased",
         "stochastic",
-        "0.5 to 1.6 bits a parameter; error 0.5 at random, on average none; without error feedback",
-        error_target=0.5,
+        "0.5 to 1.3 bits a parameter; error 1 at random, none on average, so that it needs no error feedback",
+        error_target=1.0,
     ),
     Profile("int4", "uniform", "about 0.8 bits a parameter; error about 0.1, more with outliers", 7),
     Profile(

@@ -55,4 +55,5 @@ def _chosen_step(delta: Vector, peak: float, error_target: float) -> float:
         rest = np.modf(magnitudes / step)[0]
         return float(counts @ (rest * (1 - rest))) * step * step <= error_target * energy
 
-    return bisect(peak * _SMALLEST_STEP_OF_PEAK, min(2 * peak, MAX_STEP), holds)[0]
+    # A step beyond the peak has the error step * sum |x| - ||x||^2, and ||x||^2 is at most peak * sum |x|.
+    return bisect(peak * _SMALLEST_STEP_OF_PEAK, min((1 + error_target) * peak, MAX_STEP), holds)[0]

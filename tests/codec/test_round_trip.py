@@ -178,7 +178,15 @@ def test_an_unknown_profile_is_refused_and_the_known_ones_are_named() -> None:
 
 @pytest.mark.parametrize(
     ("method", "max_level", "error_target"),
-    [("uniform", 0, 0), ("dead_zone", 0, 0), ("dead_zone", 0, 1), ("uniform", 7, 0.5), ("float32", 1, 0)],
+    [
+        ("uniform", 0, 0),
+        ("dead_zone", 0, 0),
+        ("dead_zone", 0, 1),
+        ("uniform", 7, 0.5),
+        ("float32", 1, 0),
+        ("stochastic", 0, 11),
+        ("stochastic", 0, 0),
+    ],
 )
 def test_a_profile_that_makes_no_sense_is_refused(method: str, max_level: int, error_target: float) -> None:
     with pytest.raises(ValueError, match=r"max_level|error_target"):
