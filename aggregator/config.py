@@ -33,7 +33,8 @@ class ReleaseConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How versions are published.
 
     Attributes:
-        profile: codec profile of the delta from one version to the next.
+        profile: codec profile of the delta from one version to the next; not `unbiased`, since a later release brings
+            what this one leaves out.
         snapshot_every: versions between two snapshots of the whole model, at most; it comes sooner when the deltas
             since the last one weigh half of it.
     """
@@ -43,9 +44,11 @@ class ReleaseConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         try:
-            find_profile(self.profile)
+            profile = find_profile(self.profile)
         except CodecError as error:
             raise ValueError(str(error)) from None
+        if profile.is_unbiased:
+            raise ValueError(f"the profile {profile.name} is for updates; a release brings later what it leaves out")
 
 
 class AggregatorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

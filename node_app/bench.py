@@ -137,11 +137,13 @@ class Bench:
             DataError: when training leaves the finite numbers.
         """
         windows = self._dataset.train
-        attempt = self._attempts if self.last_base == model.version else 0
-        training = self._config.training
-        seed = run_seed(self._config.name, training.seed, model.version, attempt)
-        plan = plan_run(self.bundle.manifest, training, model.version, len(windows), seed)
+        seed = self._run_seed(model.version)
+        plan = plan_run(self.bundle.manifest, self._config.training, model.version, len(windows), seed)
         return train_locally(self.runtime(model.normalisation), model.parameters, self._local, windows, plan, gate)
+
+    def _run_seed(self, version: int) -> int:
+        attempt = self._attempts if self.last_base == version else 0
+        return run_seed(self._config.name, self._config.training.seed, version, attempt)
 
     def hand_in(self, model: Model, result: LocalResult) -> Parcel:
         """Encodes what a run led to and lays it into the outbox, together with what the codec left out.
@@ -151,7 +153,7 @@ class Bench:
         kept = self._store.residual(model.run)
         layout = self.bundle.manifest.layout
         feedback = kept[1] if kept else ErrorFeedback.start(layout.num_params, num_trained=layout.num_trained)
-        encoded = feedback.encode(result.delta, self._config.codec.profile)
+        encoded = feedback.encode(result.delta, self._config.codec.profile, seed=self._run_seed(model.version))
         score = self.global_score
         seen = self.found.num_examples if self.found is not None else 0
         update = ClientUpdate(

@@ -14,7 +14,7 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from fieldfold.codec.payload import decode, encode
-from fieldfold.codec.profile import DEFAULT_PROFILE, Profile
+from fieldfold.codec.profile import DEFAULT_PROFILE, Profile, find_profile
 from fieldfold.errors import CodecError
 from fieldfold.params import Vector, is_finite
 
@@ -66,8 +66,11 @@ class ErrorFeedback:
         """The residual, without loss, to be stored beside the update it belongs to."""
         return encode(self.residual, "lossless")
 
-    def encode(self, delta: Vector, profile: str | Profile = DEFAULT_PROFILE) -> Encoded:
+    def encode(self, delta: Vector, profile: str | Profile = DEFAULT_PROFILE, *, seed: int | None = None) -> Encoded:
         """Encodes `delta` (n,) together with the residual.
+
+        An unbiased profile (which needs a `seed`, see `fieldfold.codec.encode`) leaves none: to bring later what a
+        draw lost would tie an update to the draws before it. What another profile left earlier still goes out.
 
         Raises:
             CodecError: as `fieldfold.codec.encode` does, and when the shapes differ; this value stays valid.
@@ -76,10 +79,11 @@ class ErrorFeedback:
             raise CodecError(f"a delta of shape {delta.shape} does not fit a residual of {self.residual.shape}")
         with np.errstate(over="ignore"):  # encode() refuses infinity, and says where
             wanted = np.add(delta, self.residual)
-        payload = encode(wanted, profile, num_trained=self.num_trained)
+        chosen = find_profile(profile)
+        payload = encode(wanted, chosen, num_trained=self.num_trained, seed=seed)
         decoded = decode(payload, wanted.size)
         np.subtract(wanted, decoded, out=wanted)
-        wanted[self.num_trained :] = 0
+        wanted[0 if chosen.is_unbiased else self.num_trained :] = 0
         return Encoded(payload, decoded, ErrorFeedback(wanted, self.num_trained))
 
     def restore(self, payload: bytes) -> ErrorFeedback:

@@ -27,6 +27,7 @@ from fieldfold.codec.quantise import (
     sparse_levels,
     uniform,
 )
+from fieldfold.codec.stochastic import stochastic
 from fieldfold.codec.streams import Parts, PayloadReader, damaged, varint
 from fieldfold.errors import CodecError
 from fieldfold.params import Vector
@@ -34,10 +35,13 @@ from fieldfold.params.layout import MAX_PARAMS
 
 FORMAT_VERSION: Final = 1
 
-ZEROS, FLOAT32, FLOAT16, INT8, NIBBLES, TRITS, SPARSE, SPLIT = range(8)
+ZEROS, FLOAT32, FLOAT16, INT8, NIBBLES, TRITS, SPARSE, SPLIT, RICE = range(9)
 
 _DENSE_SHARE = 1 / 16
-"""Below this share of non-zero levels the sparse layout was the smallest in every measurement."""
+"""Below this share of non-zero levels a layout that lists them was the smallest in every measurement."""
+
+_LISTED_SHARE = 1 / 4
+"""Above this share of non-zero levels bits for every position save a few per cent at most, and are slow to read."""
 
 _WORTH_LISTING = 7 / 8
 """Plain bytes are several times faster than listed levels; they are only given up for an eighth of the size."""
@@ -53,10 +57,17 @@ _READERS: Mapping[int, Callable[[PayloadReader, int], Vector]] = {
     NIBBLES: symbols.read_nibbles,
     TRITS: symbols.read_trits,
     SPARSE: symbols.read_sparse,
+    RICE: symbols.read_rice,
 }
 
 
-def encode(delta: Vector, profile: str | Profile = DEFAULT_PROFILE, *, num_trained: int | None = None) -> bytes:
+def encode(
+    delta: Vector,
+    profile: str | Profile = DEFAULT_PROFILE,
+    *,
+    num_trained: int | None = None,
+    seed: int | None = None,
+) -> bytes:
     """The payload of `delta`, float32 of shape (n,).
 
     Args:
@@ -65,21 +76,25 @@ def encode(delta: Vector, profile: str | Profile = DEFAULT_PROFILE, *, num_train
         num_trained: elements from here on are buffers (a BatchNorm mean): they are sent as float16, since
             error feedback does not suit them and they must not share a step with the parameters. None when
             there are no buffers. `lossless` ignores it.
+        seed: of the draws of `unbiased`, a whole number from 0, another for every update of every node; equal seeds
+            give equal bytes. Other profiles ignore it.
 
     Raises:
         CodecError: an element is NaN or infinite; the array is not one-dimensional float32; the profile
-            does not exist; a lossy profile meets an element above 2^100.
+            does not exist, or is `unbiased` without a seed; a lossy profile meets an element above 2^100.
     """
     chosen = find_profile(profile)
     delta = _checked_delta(delta)
+    if chosen.is_unbiased and (seed is None or seed < 0):
+        raise CodecError(f"the profile {chosen.name} needs a seed from 0", "give every update a seed of its own")
     trained = delta.size if num_trained is None else num_trained
     if not 0 <= trained <= delta.size:
         raise CodecError(f"num_trained is {trained}, the delta has {delta.size} elements")
     if chosen.method == "float32" or trained == delta.size:
-        return _encode_whole(delta, chosen)
+        return _encode_whole(delta, chosen, seed or 0)
     if trained == 0:
         return _encode_whole(delta, PROFILES["float16"])
-    first = _encode_whole(delta[:trained], chosen)
+    first = _encode_whole(delta[:trained], chosen, seed or 0)
     second = _encode_whole(delta[trained:], PROFILES["float16"])
     return _head(SPLIT, delta.size) + varint(trained) + varint(len(first)) + first + second
 
@@ -140,12 +155,12 @@ def _read_head(reader: PayloadReader, num_params: int) -> int:
     return first & 0x0F
 
 
-def _encode_whole(delta: Vector, profile: Profile) -> bytes:
-    layout, parts = _laid_out(delta, profile)
+def _encode_whole(delta: Vector, profile: Profile, seed: int = 0) -> bytes:
+    layout, parts = _laid_out(delta, profile, seed)
     return b"".join([_head(layout, delta.size), *parts])
 
 
-def _laid_out(delta: Vector, profile: Profile) -> tuple[int, Parts]:
+def _laid_out(delta: Vector, profile: Profile, seed: int) -> tuple[int, Parts]:
     peak = peak_of(delta)
     if profile.method == "float32":
         return (FLOAT32, floats.write_float32(delta)) if delta.view(np.uint32).any() else (ZEROS, [])
@@ -159,8 +174,9 @@ def _laid_out(delta: Vector, profile: Profile) -> tuple[int, Parts]:
     if profile.method == "float16":
         return FLOAT16, floats.write_float16(delta, peak)
     if profile.method == "dead_zone":
-        quantised = dead_zone(delta, peak, profile.error_target, profile.max_bits or math.inf)
-        return _smallest_of_symbols(quantised)
+        return _smallest_of_symbols(dead_zone(delta, peak, profile.error_target, profile.max_bits or math.inf))
+    if profile.method == "stochastic":
+        return _smallest_of_symbols(stochastic(delta, peak, profile.error_target, seed))
     return _smallest_of_uniform(*uniform(delta, peak, profile.max_level))
 
 
@@ -183,11 +199,14 @@ def _smallest_of_uniform(step: float, levels: NDArray[np.int8]) -> tuple[int, Pa
 
 def _smallest_of_symbols(quantised: Quantised) -> tuple[int, Parts]:
     writers = {SPARSE: symbols.write_sparse}
-    if quantised.positions.size > quantised.num_params * _DENSE_SHARE:
+    share = quantised.positions.size / max(quantised.num_params, 1)
+    if share <= _LISTED_SHARE:
+        writers[RICE] = symbols.write_rice
+    if share > _DENSE_SHARE:
         writers[TRITS] = symbols.write_trits
         if symbols.suits_nibbles(quantised):
             writers[NIBBLES] = symbols.write_nibbles
-    if len(writers) > 1 and quantised.num_params > _SAMPLED_ABOVE:
+    if quantised.num_params > _SAMPLED_ABOVE:
         sample = _sampled(quantised)
         best = min(writers, key=lambda layout: _size(writers[layout](sample)))
         return best, writers[best](quantised)
@@ -206,7 +225,7 @@ def _sampled(quantised: Quantised) -> Quantised:
     positions: list[NDArray[np.int32]] = []
     levels: list[NDArray[np.int32]] = []
     for number, piece in enumerate(_sample(quantised.num_params)):
-        first, last = np.searchsorted(quantised.positions, [piece.start, piece.stop])
+        first, last = np.searchsorted(quantised.positions, np.array([piece.start, piece.stop], np.int32))
         positions.append(quantised.positions[first:last] + np.int32(number * _PIECE - piece.start))
         levels.append(quantised.levels[first:last].astype(np.int32))
     return quantised._replace(

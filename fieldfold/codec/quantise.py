@@ -36,13 +36,12 @@ rates (Sullivan, Efficient scalar quantization of exponential and Laplacian rand
 
 _DEAD_ZONE = 1 - ROUNDING
 _ROUNDOFF = 2.0**-20  # well above float32's, so that what the search let through is found
-_BLOCK = 1 << 16  # elements; its intermediates stay in a core's own cache
+BLOCK = 1 << 16  # elements; its intermediates stay in a core's own cache
 _EXACT_BELOW = 2048
 _NO_POSITIONS = np.empty(0, np.int32)
 _MANTISSA_BITS = 23
 _HISTOGRAM_SHIFT = 14  # 9 bits of mantissa remain: bins 0.2 % wide
-_HISTOGRAM_SPAN = 20 << _MANTISSA_BITS  # octaves below the peak; what lies lower holds no energy
-_HISTOGRAM_BINS = (_HISTOGRAM_SPAN >> _HISTOGRAM_SHIFT) + 1
+_OCTAVES = 20  # below the peak; what lies lower holds no energy
 _SEARCH_STEPS = 18  # the step is exact to 1e-4
 _SMALLEST_STEP_OF_PEAK = 2.0**-22
 _MANY_LEVELS = 1 << 16
@@ -73,8 +72,8 @@ def peak_of(delta: Vector) -> float:
         CodecError: when an element is NaN or infinite.
     """
     peak = 0.0
-    for start in range(0, delta.size, _BLOCK):
-        block = delta[start : start + _BLOCK]
+    for start in range(0, delta.size, BLOCK):
+        block = delta[start : start + BLOCK]
         # Both propagate NaN, and np.maximum keeps it where Python's max() would lose it.
         peak = float(np.maximum(peak, np.maximum(block.max(), -block.min())))
     if not math.isfinite(peak):
@@ -91,8 +90,8 @@ def uniform(delta: Vector, peak: float, max_level: int) -> tuple[float, NDArray[
     step = float(np.float32(peak / max_level))
     inverse = np.float32(1 / step)
     levels = np.empty(delta.size, np.int8)
-    for start in range(0, delta.size, _BLOCK):
-        stop = start + _BLOCK
+    for start in range(0, delta.size, BLOCK):
+        stop = start + BLOCK
         rounded = np.rint(delta[start:stop] * inverse)
         np.clip(rounded, -max_level, max_level, out=rounded)
         levels[start:stop] = rounded
@@ -102,8 +101,8 @@ def uniform(delta: Vector, peak: float, max_level: int) -> tuple[float, NDArray[
 def sparse_levels(step: float, levels: NDArray[np.int8]) -> Quantised:
     """The same quantised vector with its non-zero levels listed; the offsets are zero."""
     found = [
-        (np.flatnonzero(levels[start : start + _BLOCK]) + start).astype(np.int32)
-        for start in range(0, levels.size, _BLOCK)
+        (np.flatnonzero(levels[start : start + BLOCK] != 0) + start).astype(np.int32)
+        for start in range(0, levels.size, BLOCK)
     ]
     positions = np.concatenate([_NO_POSITIONS, *found])
     return Quantised(levels.size, step, (0, 0, 0), positions, levels[positions])
@@ -120,8 +119,8 @@ def dead_zone(delta: Vector, peak: float, error_target: float, max_bits: float =
     threshold = step * np.float32(_DEAD_ZONE * (1 - _ROUNDOFF))
     positions, levels = [_NO_POSITIONS], [_NO_POSITIONS]
     sums, counts = np.zeros(3), np.zeros(3)
-    for start in range(0, delta.size, _BLOCK):
-        block = delta[start : start + _BLOCK]
+    for start in range(0, delta.size, BLOCK):
+        block = delta[start : start + BLOCK]
         above = np.flatnonzero(np.abs(block) >= threshold)
         values = block[above]
         scaled: Vector = np.divide(np.abs(values), step, dtype=np.float32)
@@ -138,8 +137,12 @@ def dead_zone(delta: Vector, peak: float, error_target: float, max_bits: float =
     return Quantised(delta.size, float(step), (first, second, third), found, np.concatenate(levels))
 
 
-def _magnitude_histogram(delta: Vector, peak: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Magnitudes that occur and how often: (b,), (b,). Exact when short, else by bins 0.2 % wide.
+def magnitude_histogram(
+    delta: Vector, peak: float, octaves: int = _OCTAVES
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Magnitudes that occur, down to so many octaves below the peak, and how often: (b,), (b,).
+
+    Exact when short, else by bins 0.2 % wide.
 
     Every element counts: a subsample misses the few that hold most of a heavy-tailed delta's energy.
     """
@@ -148,12 +151,14 @@ def _magnitude_histogram(delta: Vector, peak: float) -> tuple[NDArray[np.float64
         return magnitudes, np.ones_like(magnitudes)
     # The bits of positive floats are ordered as the floats are, and evenly spaced in each octave.
     bits = delta.view(np.uint32)
-    lowest = np.float32(peak).view(np.uint32) - np.uint32(_HISTOGRAM_SPAN)
-    counts = np.zeros(_HISTOGRAM_BINS, np.int64)
-    for start in range(0, bits.size, _BLOCK):
-        above = np.maximum(bits[start : start + _BLOCK] & np.uint32(0x7FFFFFFF), lowest) - lowest
+    span = octaves << _MANTISSA_BITS
+    num_bins = (span >> _HISTOGRAM_SHIFT) + 1
+    lowest = np.float32(peak).view(np.uint32) - np.uint32(span)
+    counts = np.zeros(num_bins, np.int64)
+    for start in range(0, bits.size, BLOCK):
+        above = np.maximum(bits[start : start + BLOCK] & np.uint32(0x7FFFFFFF), lowest) - lowest
         bins = (above >> np.uint32(_HISTOGRAM_SHIFT)).astype(np.intp)
-        counts += np.bincount(bins, minlength=_HISTOGRAM_BINS)
+        counts += np.bincount(bins, minlength=num_bins)
     counts[0] = 0
     occupied = np.flatnonzero(counts)
     # Lower edges: a step for which a bin leaves the dead zone then frees everything that is in the bin.
@@ -188,7 +193,7 @@ def _entropy_bits(
     return nonzero - num_params * float(shares @ np.log2(shares))  # a sign for each that is not zero
 
 
-def _bisect(low: float, high: float, holds: Callable[[float], bool]) -> tuple[float, float]:
+def bisect(low: float, high: float, holds: Callable[[float], bool]) -> tuple[float, float]:
     """Where between two steps `holds` changes, in the logarithm; it is taken to differ at the two ends."""
     for _ in range(_SEARCH_STEPS):
         step = math.sqrt(low * high)
@@ -198,10 +203,10 @@ def _bisect(low: float, high: float, holds: Callable[[float], bool]) -> tuple[fl
 
 def _chosen_step(delta: Vector, peak: float, error_target: float, max_bits: float) -> float:
     """The largest step that meets the target, or a larger one where that costs too much."""
-    magnitudes, counts = _magnitude_histogram(delta, peak)
+    magnitudes, counts = magnitude_histogram(delta, peak)
     energy = float(counts @ magnitudes**2)
     most = min(peak / _DEAD_ZONE, MAX_STEP)
-    step, _ = _bisect(
+    step, _ = bisect(
         peak * _SMALLEST_STEP_OF_PEAK,
         most,
         lambda step: _squared_error(magnitudes, counts, step) * step * step <= error_target * energy,
@@ -211,5 +216,5 @@ def _chosen_step(delta: Vector, peak: float, error_target: float, max_bits: floa
         return _entropy_bits(magnitudes, counts, step, delta.size) > max_bits * delta.size
 
     if max_bits < math.inf and too_large(step):
-        _, step = _bisect(step, most, too_large)
+        _, step = bisect(step, most, too_large)
     return step

@@ -1,6 +1,6 @@
-"""The layouts of quantised levels: sparse, base-3 digits, nibbles. Whoever encodes keeps the smallest.
+"""The layouts of quantised levels: sparse, Rice, base-3 digits, nibbles. Whoever encodes keeps the smallest.
 
-All three start with the step and the three offsets, and send a code that does not fit its symbol as the
+All four start with the step and the three offsets, and send a code that does not fit its symbol as the
 largest symbol, with what is above it in an overflow stream of varints. That stream has at most one byte for
 eight parameters, so that reading a hostile one stays cheap. With symbols up to 255 no error target from 1e-3 needs
 more: elements beyond level 128 hold so much energy that there are at most 0.03 n of them. Nibbles are used where
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from fieldfold.codec.floats import checked_step
 from fieldfold.codec.quantise import MAX_LEVEL, OFFSET_SCALE, Quantised
+from fieldfold.codec.rice import pack_bits, read_bits, read_positions, write_positions
 from fieldfold.codec.streams import (
     Parts,
     PayloadReader,
@@ -96,6 +97,11 @@ def _read_escaped(
     escaped = np.flatnonzero(symbols == _ESCAPE)
     values[escaped] = values_of(_read_overflow(reader, escaped.size, num_params) + np.int32(_ESCAPE))
     return values
+
+
+def _read_large(reader: PayloadReader, count: int, num_params: int, scale: _Scale) -> Vector:
+    """The values of `count` magnitudes beyond 1."""
+    return _read_escaped(reader, count, num_params, lambda codes: scale.values(_check_levels(codes + np.int32(2))))
 
 
 def _read_overflow(reader: PayloadReader, count: int, num_params: int) -> NDArray[np.int32]:
@@ -182,6 +188,39 @@ def read_sparse(reader: PayloadReader, num_params: int) -> Vector:
     return decoded
 
 
+def write_rice(quantised: Quantised) -> Parts:
+    """Layout 8: positions of the non-zero levels as Rice-coded gaps, their signs, and then those beyond 1 again."""
+    magnitudes = np.abs(quantised.levels.astype(np.int32))
+    large = np.flatnonzero(magnitudes > 1).astype(np.int32)
+    fitting, rest = _with_escapes(magnitudes[large] - 2, _ESCAPE)
+    return [
+        _HEADER.pack(quantised.step, *quantised.offsets),
+        *write_positions(quantised.positions),
+        pack_bits(quantised.levels < 0),
+        *write_positions(large),
+        *stream(fitting.tobytes()),
+        *stream(rest),
+    ]
+
+
+def read_rice(reader: PayloadReader, num_params: int) -> Vector:
+    """The vector (n,) that `write_rice` describes.
+
+    Raises:
+        CodecError: when the payload is damaged.
+    """
+    scale = _read_scale(reader)
+    positions = read_positions(reader, num_params)
+    negative = read_bits(reader, positions.size).view(np.bool_)
+    large = read_positions(reader, positions.size)
+    values = np.full(positions.size, scale.values(np.array([1]))[0])
+    values[large] = _read_large(reader, large.size, num_params, scale)
+    np.negative(values, out=values, where=negative)
+    decoded = np.zeros(num_params, np.float32)
+    decoded[positions] = values
+    return decoded
+
+
 def write_trits(quantised: Quantised) -> Parts:
     """Layout 5: a base-3 digit for each element (0, level > 0, level < 0), five to a byte.
 
@@ -216,9 +255,7 @@ def read_trits(reader: PayloadReader, num_params: int) -> Vector:
     digits = np.arange(3**_TRITS)[:, None] // np.array(_TRIT_WEIGHTS) % 3
     decoded = _lookup(scale.values(np.array([0, 1, -1]))[digits], packed, num_params)
     large = _read_gaps(reader, int(np.count_nonzero(decoded)))
-    values = _read_escaped(
-        reader, large.size, num_params, lambda codes: scale.values(_check_levels(codes + np.int32(2)))
-    )
+    values = _read_large(reader, large.size, num_params, scale)
     _enlarge(decoded, large, values)
     return decoded
 

@@ -51,6 +51,7 @@ def test_the_method_is_one_line(tmp_path: Path, table: str, method: object) -> N
         (LEAST + '[fold]\nmethod = "fedbuff"\nbufer_size = 3', "fold.bufer_size: no such key"),
         (LEAST + "[verify]\nmax_norm = 0", "verify.max_norm: expected a number > 0"),
         (LEAST + '[release]\nprofile = "tiny"', "release: no codec profile is named 'tiny'"),
+        (LEAST + '[release]\nprofile = "unbiased"', "release: the profile unbiased is for updates"),
         (LEAST + "[release]\nsnapshot_every = 0", "release.snapshot_every: expected a whole number >= 1"),
         (LEAST + "[normalisation]\nnodes = -1", "normalisation.nodes: expected a whole number >= 0"),
         (LEAST + '[evaluation]\nfiles = "a.csv"', "evaluation.files: expected a list, got text"),

@@ -20,6 +20,7 @@ from tests.aggregator.tiny import RUN, bundle
 TOPICS = Topics("plant")
 TASK = bundle().digest
 SIZE = 500
+FOR_RELEASES = sorted(name for name, profile in PROFILES.items() if not profile.is_unbiased)
 
 
 def walk(seed: int, profile: str, steps: int) -> tuple[Vector, Vector, list[bytes]]:
@@ -39,7 +40,7 @@ def walk(seed: int, profile: str, steps: int) -> tuple[Vector, Vector, list[byte
 
 
 @settings(max_examples=15, deadline=None)
-@given(seed=st.integers(0, 2**32), profile=st.sampled_from(sorted(PROFILES)))
+@given(seed=st.integers(0, 2**32), profile=st.sampled_from(FOR_RELEASES))
 def test_a_node_that_adds_the_deltas_holds_the_same_bits(seed: int, profile: str) -> None:
     _, released, deltas = walk(seed, profile, 5)
     held = np.random.default_rng(seed).standard_normal(SIZE).astype(np.float32)
@@ -51,7 +52,7 @@ def test_a_node_that_adds_the_deltas_holds_the_same_bits(seed: int, profile: str
     assert held.tobytes() == released.tobytes()
 
 
-@pytest.mark.parametrize("profile", sorted(PROFILES))
+@pytest.mark.parametrize("profile", FOR_RELEASES)
 def test_what_the_quantiser_leaves_out_goes_out_later(profile: str) -> None:
     exact, released, _ = walk(1, profile, 10)
     behind = [norm(exact - released)]

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fieldfold.codec import PROFILES, Profile, decode, encode
+from fieldfold.codec import PROFILES, Profile, decode
+from fieldfold.codec import encode as encode_with
 from fieldfold.errors import CodecError
 from fieldfold.params import Vector, as_vector, digest
 
+encode = partial(encode_with, seed=1)
 SIZES = [1, 2, 3, 7, 64, 500, 2048, 2049, 70_001]
 TARGETS = [1e-3, 0.01, 0.1, 0.5, 0.85, 0.99]
 
@@ -98,14 +102,14 @@ def test_zeros_cost_six_bytes_at_most(name: str, size: int) -> None:
     assert not decode(payload, size).any()
 
 
-@pytest.mark.parametrize("name", PROFILES)
+@pytest.mark.parametrize("name", set(PROFILES) - {"unbiased"})
 def test_a_single_parameter_survives(name: str) -> None:
     delta = as_vector([-0.25])
     decoded = decode(encode(delta, name), 1)
     assert decoded[0] == pytest.approx(-0.25, rel=0.01)
 
 
-@pytest.mark.parametrize("name", ["float16", "int8", "int4", "balanced", "frugal"])
+@pytest.mark.parametrize("name", ["float16", "int8", "unbiased", "int4", "balanced", "frugal"])
 def test_lossy_profiles_take_a_delta_of_subnormals_for_nothing(name: str) -> None:
     assert not decode(encode(as_vector([1e-40, -1e-38]), name), 2).any()
 
@@ -152,7 +156,7 @@ def test_nan_and_infinity_are_refused_with_their_place(name: str, bad: float, si
         encode(delta, name)
 
 
-@pytest.mark.parametrize("name", ["float16", "int8", "int4", "balanced", "frugal"])
+@pytest.mark.parametrize("name", ["float16", "int8", "unbiased", "int4", "balanced", "frugal"])
 def test_lossy_profiles_refuse_what_has_diverged(name: str) -> None:
     with pytest.raises(CodecError, match="2e\\+38"):
         encode(as_vector([1.0, -2e38]), name)
@@ -168,13 +172,21 @@ def test_anything_but_a_float32_vector_is_refused(delta: Vector) -> None:
 
 
 def test_an_unknown_profile_is_refused_and_the_known_ones_are_named() -> None:
-    with pytest.raises(CodecError, match="lossless, float16, int8, int4, balanced, frugal"):
+    with pytest.raises(CodecError, match="lossless, float16, int8, unbiased, int4, balanced, frugal"):
         encode(as_vector([1.0]), "tiny")
 
 
 @pytest.mark.parametrize(
     ("method", "max_level", "error_target"),
-    [("uniform", 0, 0), ("dead_zone", 0, 0), ("dead_zone", 0, 1), ("uniform", 7, 0.5), ("float32", 1, 0)],
+    [
+        ("uniform", 0, 0),
+        ("dead_zone", 0, 0),
+        ("dead_zone", 0, 1),
+        ("uniform", 7, 0.5),
+        ("float32", 1, 0),
+        ("stochastic", 0, 11),
+        ("stochastic", 0, 0),
+    ],
 )
 def test_a_profile_that_makes_no_sense_is_refused(method: str, max_level: int, error_target: float) -> None:
     with pytest.raises(ValueError, match=r"max_level|error_target"):

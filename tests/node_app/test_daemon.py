@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from node_app.cli import lines
 from node_app.config import CodecConfig, NodeConfig, TrainingConfig
 from node_app.daemon import Daemon
 from node_app.status import NodeStatus
+from node_app.store import Store
 from tests.node_app.beside import FEDERATION, NODE, Beside
 from tests.node_app.turbofan import data_of
 
@@ -427,6 +428,19 @@ def test_no_message_is_larger_than_the_broker_allows(
         _, update = beside.next_update()
     assert len(update.payload) > 30_000
     assert 2000 < beside.largest_message <= 2048
+
+
+def test_the_unbiased_profile_leaves_nothing_for_later(
+    running: Running, beside: Beside, bundle: Bundle, tmp_path: Path
+) -> None:
+    with running(profile="unbiased"):
+        joined(beside, bundle)
+        _, update = beside.next_update()
+    assert np.any(decode(update.payload, bundle.manifest.layout.num_params))
+    with closing(Store(tmp_path / "state" / "node.sqlite")) as store:
+        kept = store.residual(beside.run)
+    assert kept is not None
+    assert not kept[1].residual.any()
 
 
 def test_the_status_reads_as_one_fact_a_line(running: Running, beside: Beside, bundle: Bundle) -> None:

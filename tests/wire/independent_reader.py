@@ -98,8 +98,39 @@ class Reader(io.BytesIO):
         demand(not overflow.read())
         return codes
 
+    def bits(self, count: int) -> list[int]:
+        return [byte >> i & 1 for byte in self.take((count + 7) // 8) for i in range(8)][:count]
+
+    def positions(self, size: int) -> list[int]:
+        if (count := self.varint()) == 0:
+            return []
+        demand(count <= size)
+        nibbles = [half for byte in self.take((count + 127) // 128) for half in (byte & 15, byte >> 4)]
+        widths = [nibbles[i // 64] for i in range(count)]
+        demand(sum(widths) <= size)
+        low = iter(self.bits(sum(widths)))
+        gaps = [0] * count
+        for bit in range(max(widths)):
+            gaps = [gap + (next(low) << bit if width > bit else 0) for gap, width in zip(gaps, widths, strict=True)]
+        quotients = self.take(self.varint())
+        unary = "".join(f"{byte:08b}"[::-1] for byte in quotients).split("1")
+        demand(len(unary) == count + 1 and quotients[-1])
+        gaps = [gap + (len(zeros) << width) for gap, zeros, width in zip(gaps, unary, widths, strict=False)]
+        found = [after - 1 for after in itertools.accumulate(gap + 1 for gap in gaps)]
+        demand(found[-1] < size)
+        return found
+
     def levels(self, layout: int, n: int) -> list[int]:
         levels, places = [0] * n, list(range(n))
+        if layout == 8:
+            places = self.positions(n)
+            signs = self.bits(len(places))
+            for place, sign in zip(places, signs, strict=True):
+                levels[place] = 1 - 2 * sign
+            large = [places[i] for i in self.positions(len(places))]
+            for place, code in zip(large, self.escaped(self.stream(len(large), len(large)), 255, n), strict=True):
+                levels[place] *= code + 2
+            return levels
         if layout == 4:
             packed = self.stream((n + 1) // 2, (n + 1) // 2)
             symbols = [half for byte in packed for half in (byte & 15, byte >> 4)][:n]
@@ -117,13 +148,14 @@ class Reader(io.BytesIO):
             levels[place] = levels[place] * (code + 2) if layout == 5 else level(code)
         return levels
 
-    def payload(self, n: int, layouts: int = 8) -> list[float]:
+    def payload(self, n: int, *, inner: bool = False) -> list[float]:
         layout = self.take(1)[0] - 16
-        demand(0 <= layout < layouts and self.varint() == n)
+        demand(0 <= layout <= 8 and not (inner and layout == 7) and self.varint() == n)
         if layout == 7:
             t, length = self.varint(), self.varint()
             demand(0 < t < n)
-            return Reader(self.take(length)).payload(t, 7) + Reader(self.read()).payload(n - t, 7)
+            first = Reader(self.take(length)).payload(t, inner=True)
+            return first + Reader(self.read()).payload(n - t, inner=True)
         step = struct.unpack("<f", self.take(4))[0] if layout > 1 else 1.0
         demand(2.0**-100 <= step <= 2.0**100)
         if layout < 4:
