@@ -108,11 +108,10 @@ class Bench:
         """The adopted model's deciding metric on this gateway's own validation data."""
         return self._score(self.found)
 
-    def keep(self) -> None:
+    def keep(self, newest: Model) -> None:
         """Writes newest and served model to disk."""
-        if self.adopted is None:
+        if newest.run != self.run:
             return
-        newest = self.adopted
         kept = {"global": (newest.version, newest.parameters), "local": (newest.version, self._local)}
         if self.served is not None:
             kept["served"] = (self.served.version, np.concatenate([self.served.parameters, self.served.local]))

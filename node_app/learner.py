@@ -168,8 +168,9 @@ class Learner:
             except FieldfoldError as error:
                 self._complain(error)
         try:
-            if self._bench is not None:
-                self._bench.keep()
+            newest = self._task[1].model if self._task is not None else None
+            if self._bench is not None and newest is not None:
+                self._bench.keep(newest)
         except FieldfoldError as error:
             log.error("the model is not kept: %s", error)
 
@@ -248,7 +249,7 @@ class Learner:
         )
         if time.monotonic() - self._kept_at >= KEEP_EVERY_S:
             self._kept_at = time.monotonic()
-            bench.keep()
+            bench.keep(model)
 
     def _learn(self, bench: Bench, model: Model) -> None:
         self._show(state="learning", detail="", step=0)

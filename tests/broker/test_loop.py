@@ -7,74 +7,25 @@ import queue
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from aggregator.ledger.ledger import Ledger
-from broker_config.folder import BrokerFolder
-from broker_config.initialise import initialise
-from examples.turbofan.fleet import FEDERATION, Fleet
+from examples.turbofan.fleet import FEDERATION
 from fieldfold.link.mqtt import MqttLink
-from fieldfold.link.session import LinkConfig, Received
+from fieldfold.link.session import Received
 from fieldfold.wire.messages import ModelManifest, read
 from fieldfold.wire.topics import Topics
+from tests.broker.loop import PATIENCE_S, LoopFleet
 from tests.node_app.turbofan import bundle_file, turbofan
 
 ENGINES = {"gateway-01": (3, 5, 8, 13), "gateway-02": (21, 34, 55, 89), "gateway-03": (1, 4, 9, 16)}
 STEPS_PER_S = 20.0
-PACKET_LIMIT_BYTES = 131_072
 MESSAGE_LIMIT_BYTES = 60 * 1024
-PATIENCE_S = 30.0
 TOPICS = Topics(FEDERATION)
-
-
-class LoopFleet(Fleet):
-    """A fleet that can be watched from beside the broker, as its aggregator may."""
-
-    def prepare_broker(self) -> None:
-        """A Mosquitto that takes no packet above 128 KiB, as AWS IoT Core does."""
-        folder = self.folder / "broker"
-        initialise(folder, port=self._port)
-        configuration = BrokerFolder(folder).configuration
-        text = configuration.read_text(encoding="utf-8")
-        limited = text.replace("max_packet_size 1114112", f"max_packet_size {PACKET_LIMIT_BYTES}")
-        assert limited != text
-        configuration.write_text(limited, encoding="utf-8")
-
-    @property
-    def link_config(self) -> LinkConfig:
-        if self.embedded:
-            return LinkConfig(url=f"mqtt://127.0.0.1:{self._port}")
-        files = BrokerFolder(self.folder / "broker").identity("aggregator")
-        return LinkConfig(
-            url=f"mqtts://localhost:{self._port}",
-            ca=str(files.ca),
-            certificate=str(files.certificate),
-            key=str(files.key),
-        )
-
-    def until(self, condition: Callable[[Any], object], what: str) -> Any:
-        """The aggregator's status as soon as it is as wanted."""
-        deadline = time.monotonic() + PATIENCE_S
-        while True:
-            status = self.aggregator_status()
-            if status is not None and condition(status):
-                return status
-            assert time.monotonic() < deadline, f"{what}: {status}\n{self.testimony()}"
-            time.sleep(0.05)
-
-    def testimony(self) -> str:
-        """What everybody says, for whoever has to find out why it stands still."""
-        nodes = [f"{name}: {self.node_status(name)}\n{self.log(name)}" for name in self.engines]
-        return "\n".join([self.log("aggregator"), *nodes, self.log("broker")[-3000:]])
-
-    def advances(self, by: int) -> Any:
-        """Waits for newer versions."""
-        status = self.until(lambda status: status["version"] is not None, "no version came")
-        return self.until(lambda now: now["version"] >= status["version"] + by, "the version stands still")
 
 
 class Watcher:
