@@ -66,7 +66,7 @@ class Reception:
         before = self._ledger.decision(node, update.sequence)
         if before is not None:
             return self._again(node, whole, before, model)
-        decision = _decision(node, whole, self._verify(whole, node, model), model.task if model else "")
+        decision = _decision(node, whole, self._verify(whole, node, model), model)
         decision = msgspec.structs.replace(decision, id=self._ledger.put_decision(decision))
         return Answer(node, self._receipt(decision, model), decision)
 
@@ -110,11 +110,12 @@ class Reception:
         )
 
 
-def _decision(node: str, whole: Whole, verdict: Verdict, task: str) -> Decision:
+def _decision(node: str, whole: Whole, verdict: Verdict, model: GlobalModel | None) -> Decision:
     """The row for the ledger; the body of a rejected update is not kept."""
     update = whole.update
     row = Decision(
-        task=task,
+        task=model.task if model else "",
+        num_params=model.num_params if model else 0,
         node=node,
         sequence=update.sequence,
         digest=whole.digest,

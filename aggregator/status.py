@@ -76,10 +76,11 @@ class AggregatorStatus(msgspec.Struct, frozen=True):
 class NodeTally:
     """Running counts of one node."""
 
-    def __init__(self, accepted: int = 0, rejected: int = 0, bytes_on_wire: int = 0) -> None:
+    def __init__(self, accepted: int = 0, rejected: int = 0, bytes_on_wire: int = 0, parameters: int = 0) -> None:
         self.accepted = accepted
         self.rejected = rejected
         self.bytes_on_wire = bytes_on_wire
+        self.parameters = parameters
         self.last_update: float | None = None
         self.last_reason = ""
         self.presence: NodePresence | None = None
@@ -95,7 +96,7 @@ class NodeTally:
 class Tally:
     """Running counts of the whole federation; the service's thread writes, status is copied out of it."""
 
-    def __init__(self, counts: Mapping[str, tuple[int, int, int]]) -> None:
+    def __init__(self, counts: Mapping[str, tuple[int, int, int, int]]) -> None:
         self.nodes = {node: NodeTally(*numbers) for node, numbers in counts.items()}
         self.malformed = 0
         self.reasons: collections.Counter[str] = collections.Counter()
@@ -121,6 +122,7 @@ class Tally:
         mine.last_update = time.monotonic()
         if decision.accepted:
             mine.accepted += 1
+            mine.parameters += decision.num_params
             mine.last_reason = ""
             self.staleness.append(decision.staleness)
         else:
@@ -132,6 +134,11 @@ class Tally:
     def bytes_on_wire(self) -> int:
         """Update messages of all nodes, repeated ones included."""
         return sum(node.bytes_on_wire for node in list(self.nodes.values()))
+
+    @property
+    def float32_bytes(self) -> int:
+        """What the accepted updates would have been uncompressed."""
+        return BYTES_PER_PARAMETER * sum(node.parameters for node in list(self.nodes.values()))
 
     @property
     def accepted(self) -> int:
@@ -199,7 +206,7 @@ def describe(  # noqa: PLR0913 - the picture has as many sources
         staleness_max=tally.staleness_max(),
         bytes_received=tally.bytes_on_wire,
         bytes_published=bytes_published,
-        float32_bytes=tally.accepted * BYTES_PER_PARAMETER * (model.num_params if model else 0),
+        float32_bytes=tally.float32_bytes,
         nodes=tuple(tally.nodes[node].view(node) for node in sorted(tally.nodes)),
         uptime_s=uptime_s,
     )

@@ -97,7 +97,10 @@ def lines(status: dict[str, Any]) -> list[str]:
         f"training  loss {number(status['loss'])}, step {status['step']} of {status['steps']}",
         f"updates   {status['accepted']} accepted, {status['rejected']} rejected, {status['outbox']} waiting",
         f"data      {_data(status['data'])}",
-        f"bytes     {size(status['bytes_up'])} up (float32: {size(status['float32_up'])})",
+        (
+            f"bytes     {size(status['bytes_up'])} up (float32: {size(status['float32_up'])}),"
+            f" {size(status['bytes_down'])} down (float32: {size(status['float32_down'])})"
+        ),
         f"          {size(status['bytes_down'])} down",
         f"memory    {size(status['memory_bytes'])}",
     ]

@@ -40,7 +40,6 @@ TICK_S = 1.0
 STATUS_EVERY_S = 15.0
 STATISTICS_EVERY_S = 15.0
 """A broker that is killed loses what it has not saved yet, and without statistics there would never be a model."""
-BYTES_PER_PARAMETER = 4
 
 
 class Daemon:
@@ -291,7 +290,8 @@ class Daemon:
             last_update_bytes=progress.last_update_bytes,
             bytes_up=self._outgoing.bytes_sent + self._courier.bytes_sent,
             bytes_down=self._bytes_down,
-            float32_up=progress.updates * BYTES_PER_PARAMETER * (bundle.manifest.layout.num_params if bundle else 0),
+            float32_up=progress.float32_up,
+            float32_down=self._download.float32_down,
             reconnects=max(0, self._connections - 1),
             memory_bytes=self._process.memory_info().rss,
             uptime_s=time.monotonic() - self._started_at,

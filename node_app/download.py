@@ -48,6 +48,7 @@ class Download:
         bundle: the present task; None before the first.
         follower: follows its model.
         trouble: why an announced task is refused.
+        float32_down: what the released versions that were taken would have been uncompressed.
     """
 
     def __init__(
@@ -63,11 +64,12 @@ class Download:
         self.bundle: Bundle | None = None
         self.follower: Follower | None = None
         self.trouble = ""
+        self.float32_down = 0
         self._announced: TaskManifest | None = None
         self._fetches: dict[_Wanted, Fetch] = {}
         self._asked: dict[str, _Wanted] = {}
         self._looking = False
-        self._looked_at = self._moved_at = self._advanced_at = -FETCH_PATIENCE_S
+        self._looked_at = self._heard_at = self._advanced_at = -FETCH_PATIENCE_S
 
     def restore(self) -> None:
         """Begins with the task and the model that the store holds, broker or no broker."""
@@ -95,7 +97,7 @@ class Download:
             self._subscribe_anew(self._topics.task_manifest, queued=True)
         for topic in self._asked:
             self._subscribe_anew(topic)
-        self._moved_at = time.monotonic()
+        self._heard_at = time.monotonic()
         self.look()
 
     def look(self) -> None:
@@ -125,7 +127,7 @@ class Download:
             if self.follower.take_manifest(read(ModelManifest, payload)):
                 self._looking = False
                 self._link.unsubscribe(topic)
-            self._on_model()
+            self._tell()
         elif self.follower is not None and topic.startswith(self._topics.live_deltas.removesuffix("+")):
             self._take_live(self.follower, unpack(Chunk, payload))
         self._go_on()
@@ -133,16 +135,22 @@ class Download:
     def _take_live(self, follower: Follower, chunk: Chunk) -> None:
         if follower.take_chunk(chunk):
             self._advanced_at = time.monotonic()
-            self._on_model()
+            self._tell()
+
+    def _tell(self) -> None:
+        model = self.follower.model if self.follower else None
+        if self.follower is not None and model is not None:
+            self.float32_down += self.follower.count_applied() * model.parameters.nbytes
+        self._on_model()
 
     def tick(self) -> None:
         """Looks again when something is missing, or a fetch stands still."""
         if not self._link.is_up:
             return
         now, follower = time.monotonic(), self.follower
-        if self._asked and now - self._moved_at > FETCH_PATIENCE_S:
+        if self._asked and now - self._heard_at > FETCH_PATIENCE_S:
             self._drop(list(self._fetches))
-            self._moved_at = now
+            self._heard_at = now
             if self._announced is None:
                 self.look()
         elif (
@@ -220,7 +228,7 @@ class Download:
             for topic in self._fetches[each].missing(WINDOW):
                 if topic not in self._asked and len(self._asked) < WINDOW:
                     if not self._asked:
-                        self._moved_at = time.monotonic()
+                        self._heard_at = time.monotonic()
                     self._asked[topic] = each
                     self._subscribe_anew(topic)
 
@@ -232,7 +240,7 @@ class Download:
             del self._fetches[each]
 
     def _take_chunk(self, topic: str, payload: bytes) -> None:
-        self._moved_at = time.monotonic()
+        self._heard_at = time.monotonic()
         wanted = self._asked.pop(topic)
         self._link.unsubscribe(topic)
         fetch = self._fetches[wanted]
@@ -257,7 +265,7 @@ class Download:
                 self.follower.take_snapshot(data)
             else:
                 self.follower.take_delta(data)
-            self._on_model()
+            self._tell()
             if wanted.version in self.follower.missing_deltas():
                 self.look()  # the slot holds another version by now
 

@@ -46,7 +46,6 @@ class Follower:
         manifest: the newest that was read.
         newest: the newest version of the run that was heard of.
         puzzled: something came that only a newer manifest can explain.
-        applied: deltas and snapshots that have led from version to version.
     """
 
     def __init__(self, task: str, num_params: int, num_features: int, first_parameters: Callable[[], Vector]) -> None:
@@ -54,7 +53,7 @@ class Follower:
         self.manifest: ModelManifest | None = None
         self.newest = 0
         self.puzzled = False
-        self.applied = 0
+        self._applied = 0
         self._task = task
         self._num_params = num_params
         self._num_features = num_features
@@ -91,6 +90,11 @@ class Follower:
     def heard_of(self, version: int) -> None:
         """A version of the run is out, says a receipt."""
         self.newest = max(self.newest, version)
+
+    def count_applied(self) -> int:
+        """How many deltas and snapshots have led to another version since this was asked last."""
+        applied, self._applied = self._applied, 0
+        return applied
 
     # -- what arrives ------------------------------------------------------------------------------------------------
 
@@ -147,7 +151,7 @@ class Follower:
         if short(digest(parameters)) != snapshot.parameters:
             raise WireError("the snapshot does not have the parameters it says")
         if self.model is None or self.model.version < snapshot.version:
-            self.applied += 1
+            self._applied += 1
             normalisation = self._normalisation(self.manifest)
             self._hold(Model(self.manifest.run, snapshot.version, parameters, normalisation))
 
@@ -224,6 +228,6 @@ class Follower:
                     f"version {delta.version} does not have the released digest", "the way to it is read anew"
                 )
             model = Model(model.run, delta.version, parameters, model.normalisation)
-            self.applied += 1
+            self._applied += 1
         self.model = model
         return model.version != begun_at

@@ -48,6 +48,7 @@ class Progress(msgspec.Struct, frozen=True):
     steps_per_s: float | None = None
     last_update_bytes: int = 0
     updates: int = 0
+    float32_up: int = 0
 
 
 class Learner:
@@ -214,7 +215,9 @@ class Learner:
         other_run = bench is not None and bench.run is not None and model is not None and model.run != bench.run
         if bench is None or bench.bundle.digest != bundle.digest or other_run:
             self._bench, self.report = None, None
-            self.progress = Progress(state="reading data", updates=self.progress.updates)
+            self.progress = Progress(
+                state="reading data", updates=self.progress.updates, float32_up=self.progress.float32_up
+            )
             bench = Bench(bundle, self._config, self._base, self._store)
             train, validation = (bench.report.parts[part].windows for part in ("train", "validation"))
             log.info("data read: %d windows to train on, %d to validate", train, validation)
@@ -262,6 +265,7 @@ class Learner:
             steps_per_s=result.num_steps / max(result.seconds, 1e-9),
             last_update_bytes=len(parcel.body),
             updates=self.progress.updates + 1,
+            float32_up=self.progress.float32_up + model.parameters.nbytes,
         )
         if self.progress.updates == 1:
             log.info("the first update of this run lies in the outbox (%d bytes)", len(parcel.body))

@@ -16,7 +16,7 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
         newest_version: newest version heard of; `version` is the one held.
         outbox: updates that wait for their receipt.
         bytes_up, bytes_down: MQTT payloads of this run of the daemon.
-        float32_up: what the updates of this run would have been uncompressed.
+        float32_up, float32_down: what the updates, and the released versions, would have been uncompressed.
         data: the data report; see fieldfold.sensors.dataset.DataReport.
     """
 
@@ -47,6 +47,7 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     bytes_up: int
     bytes_down: int
     float32_up: int
+    float32_down: int
     reconnects: int
     memory_bytes: int
     uptime_s: float

@@ -166,7 +166,8 @@ class Ledger:
         """Writes an update with its decision; returns its place in the log."""
         cursor = self._db.execute(
             "INSERT INTO contribution (task, node, sequence, digest, base_version, num_examples, accepted, code,"
-            " reason, hint, staleness, norm, size_bytes, body, received_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            " reason, hint, staleness, norm, num_params, size_bytes, body, received_at)"
+            " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (
                 decision.task,
                 decision.node,
@@ -180,6 +181,7 @@ class Ledger:
                 decision.hint,
                 decision.staleness,
                 decision.norm,
+                decision.num_params,
                 decision.size_bytes,
                 decision.body,
                 time.time(),
@@ -189,7 +191,7 @@ class Ledger:
 
     _DECISION = (
         "SELECT task, node, sequence, digest, base_version, num_examples, accepted, size_bytes, code, reason, hint,"
-        " staleness, norm, body, id FROM contribution "
+        " staleness, norm, num_params, body, id FROM contribution "
     )
 
     def decision(self, node: str, sequence: int) -> Decision | None:
@@ -215,12 +217,13 @@ class Ledger:
         [(highest,)] = self._rows("SELECT max(sequence) FROM contribution WHERE node = ?", (node,))
         return (highest or 0) + 1
 
-    def counts(self) -> dict[str, tuple[int, int, int]]:
-        """Node -> (accepted, rejected, bytes of accepted and rejected updates)."""
+    def counts(self) -> dict[str, tuple[int, int, int, int]]:
+        """Node -> (accepted, rejected, bytes of both, parameters in the accepted ones)."""
         rows = self._rows(
-            "SELECT node, sum(accepted), sum(1 - accepted), sum(size_bytes) FROM contribution GROUP BY node"
+            "SELECT node, sum(accepted), sum(1 - accepted), sum(size_bytes), sum(accepted * num_params)"
+            " FROM contribution GROUP BY node"
         )
-        return {node: (int(accepted), int(rejected), int(size)) for node, accepted, rejected, size in rows}
+        return {row[0]: (int(row[1]), int(row[2]), int(row[3]), int(row[4])) for row in rows}
 
     # -- versions and checkpoints --------------------------------------------------------------------------------
 

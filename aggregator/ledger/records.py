@@ -31,6 +31,7 @@ class Decision(msgspec.Struct, frozen=True):
     hint: str = ""
     staleness: int = 0
     norm: float = 0.0
+    num_params: int = 0
     body: bytes | None = None
     id: int = 0
 

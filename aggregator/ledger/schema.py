@@ -69,6 +69,7 @@ CREATE TABLE IF NOT EXISTS contribution (
     hint TEXT NOT NULL,
     staleness INTEGER NOT NULL,
     norm REAL NOT NULL,
+    num_params INTEGER NOT NULL,
     size_bytes INTEGER NOT NULL,
     body BLOB,
     received_at REAL NOT NULL,

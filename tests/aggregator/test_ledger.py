@@ -14,7 +14,7 @@ import pytest
 from aggregator.ledger.ledger import CHECKPOINTS_KEPT, Ledger
 from aggregator.ledger.records import Checkpoint, Decision, TaskRecord, VersionRecord
 from fieldfold.errors import StoreError
-from tests.aggregator.tiny import FEDERATION, accepted, bundle, full_disk, update
+from tests.aggregator.tiny import FEDERATION, NUM_PARAMS, accepted, bundle, full_disk, update
 
 TASK = bundle().digest
 
@@ -57,7 +57,7 @@ def test_decisions_come_back_as_they_were_in_order(ledger: Ledger) -> None:
 def test_counts_and_the_next_sequence(ledger: Ledger) -> None:
     size = accepted(update()).size_bytes
     put(ledger, accepted(update(sequence=1)), rejected(sequence=5), accepted(update("press-2", 9)))
-    assert ledger.counts() == {"press-1": (1, 1, 2 * size), "press-2": (1, 0, size)}
+    assert ledger.counts() == {"press-1": (1, 1, 2 * size, NUM_PARAMS), "press-2": (1, 0, size, NUM_PARAMS)}
     assert [ledger.next_sequence(node) for node in ("press-1", "press-2", "press-3")] == [6, 10, 1]
 
 

@@ -177,6 +177,7 @@ def accepted(update: ClientUpdate, staleness: int = 0) -> Decision:
         size_bytes=len(body),
         staleness=staleness,
         norm=1.0,
+        num_params=NUM_PARAMS,
         body=body,
     )
 

@@ -142,6 +142,9 @@ def test_it_trains_on_each_newer_version_and_serves_the_best(
         assert status.served_score is not None
         assert status.global_score is not None
         assert status.served_score <= status.global_score, "rmse: lower is better"
+        model_bytes = 4 * bundle.manifest.layout.num_params
+        assert (status.float32_up, status.float32_down) == (4 * model_bytes, 4 * model_bytes)
+        assert 0 < status.bytes_up < status.float32_up
 
 
 def test_a_rejected_update_is_counted_with_its_reason(running: Running, beside: Beside, bundle: Bundle) -> None:
