@@ -56,7 +56,7 @@ def test_the_residual_stays_bounded_where_the_bits_are_bounded_too(name: str) ->
         assert norm(feedback.residual) < 4 * longest
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.booleans(), min_size=1, max_size=8), st.randoms(use_true_random=False))
 def test_rejected_updates_go_back_in_any_order(accepted: list[bool], random: object) -> None:
     feedback = ErrorFeedback.start(SIZE)
