@@ -1,9 +1,9 @@
 """Dropout and noise from a hash of the step's seed: the same bits in every runtime.
 
-An element's bits are the middle of (row + column)^2, where row and column are hashed from the seed, the number of the
-call and the element's place: so most of the work is done on the two edges of a tensor and not on all of it.
+An element's bits are the middle of (row + column) x (row' + column'), and these four numbers are hashed from the seed, the
+number of the call and the element's place: so most of the work is done on the edges of a tensor and not on all of it.
 
-Only Mul, Add and And on int64 below 2^63 are used, so that torch and ONNX Runtime agree bit for bit: there is no
+Everything stays below 2^31, or below 2^63 on the edges, so that torch and ONNX Runtime agree bit for bit: there is no
 integer division, and no wrap-around.
 """
 
@@ -20,10 +20,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 aten = torch.ops.aten
 
 _SEED_MASK = (1 << 31) - 1
-_EDGE_MASK = (1 << 30) - 1  # two edges add up to less than 2^31, whose square is less than 2^62
-_BITS = 46  # of the square; below them is little that is random, above them they would not be even
+_EDGE_VALUES = 23_169  # (2 x 23,168)^2 is just below 2^31
+_BITS = 20  # of the product; higher ones are not even, and neighbours would have them in common
 _MASK = (1 << _BITS) - 1
-_UNIT_MASK = _MASK & ~((1 << (_BITS - 24)) - 1)  # a float32 holds 24 bits exactly
 _CALLS_AT_ONCE = 16  # keys are hashed for so many calls together
 
 
@@ -31,26 +30,29 @@ class UnseededError(Exception):
     """The forward pass draws random numbers in a way that cannot be seeded; the message names the function."""
 
 
-def _permuted(value: Tensor, mask: int) -> Tensor:
-    """x(2x+1) modulo a power of two: RC6's permutation, in which every bit depends on all lower ones."""
-    return (value * (2 * value + 1)) & mask
+def _permuted(value: Tensor) -> Tensor:
+    """x(2x+1) modulo 2^31: RC6's permutation, in which every bit depends on all lower ones."""
+    return (value * (2 * value + 1)) & _SEED_MASK
 
 
 def call_keys(seed: Tensor, block: int) -> Tensor:
     """Keys of the calls `block x 16` to `block x 16 + 15`, int64 below 2^31; `seed` is an int64 scalar."""
     calls = (torch.arange(_CALLS_AT_ONCE, device=seed.device) + block * _CALLS_AT_ONCE) * 1_640_531_527
-    keys = _permuted(((seed & _SEED_MASK) * 48_271 + calls) & _SEED_MASK, _SEED_MASK)
-    return _permuted((keys * 1_103_515_245 + 12_345) & _SEED_MASK, _SEED_MASK)
+    keys = _permuted(((seed & _SEED_MASK) * 48_271 + calls) & _SEED_MASK)
+    return _permuted((keys * 1_103_515_245 + 12_345) & _SEED_MASK)
 
 
 def hashed_bits(shape: Sequence[int], key: Tensor) -> Tensor:
-    """Pseudo-random numbers below 2^62, int64, whose bits 22 to 45 are good; `key` is one of `call_keys`."""
+    """20 pseudo-random bits an element, int32, the upper ones good; `key` is a scalar of `call_keys`."""
     middle = (len(shape) + 1) // 2
     rows, columns = math.prod(shape[:middle]), math.prod(shape[middle:])
-    edges = (torch.arange(columns + rows, device=key.device) * 747_796_405 + key) & _SEED_MASK
-    edges = _permuted(edges, _EDGE_MASK)
-    total = edges[columns:].unsqueeze(1) + edges[:columns]
-    return (total * total).reshape(shape)
+    places = torch.arange(2 * (columns + rows), device=key.device) * 747_796_405
+    # a product with a float takes the upper bits, for which integers would have to be divided
+    edges = _permuted((places + key) & _SEED_MASK).to(torch.float64) * (_EDGE_VALUES / (_SEED_MASK + 1))
+    edges = edges.to(torch.int32)
+    first = edges[2 * columns : 2 * columns + rows].unsqueeze(1) + edges[:columns]
+    second = edges[2 * columns + rows :].unsqueeze(1) + edges[columns : 2 * columns]
+    return (first * second & _MASK).reshape(shape)
 
 
 class SeededRandomness(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -79,19 +81,19 @@ class SeededRandomness(TorchDispatchMode):  # type: ignore[no-untyped-call]
             raise UnseededError(func.overloadpacket.__name__)
         return func(*args, **(kwargs or {}))
 
-    def _bits(self, shape: Sequence[int], mask: int) -> Tensor:
+    def _bits(self, shape: Sequence[int]) -> Tensor:
         block, index = divmod(self._num_calls, _CALLS_AT_ONCE)
         self._num_calls += 1
         if index == 0:
             self._keys = call_keys(self._seed, block)
-        return hashed_bits(tuple(shape), self._keys[index]) & mask
+        return hashed_bits(tuple(shape), self._keys[index])
 
     def _kept(self, shape: Sequence[int], dropped: float) -> Tensor:
-        return self._bits(shape, _MASK) >= round(dropped * (_MASK + 1))
+        return self._bits(shape) >= round(dropped * (_MASK + 1))
 
     def _uniform(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """In [0, 1), a multiple of 2^-24."""
-        return self._bits(shape, _UNIT_MASK).to(dtype) * (1.0 / (_MASK + 1))
+        """In [0, 1), a multiple of 2^-20."""
+        return self._bits(shape).to(dtype) * (1.0 / (_MASK + 1))
 
     def _normal(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         """Box and Muller, 1958."""
