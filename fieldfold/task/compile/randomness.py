@@ -1,7 +1,7 @@
 """Dropout and noise from a hash of the step's seed: the same bits in every runtime.
 
-An element's bits are the middle of (row + column) x (row' + column'), and these four numbers are hashed from the seed, the
-number of the call and the element's place: so most of the work is done on the edges of a tensor and not on all of it.
+An element's bits are the middle of (row + column) x (row' + column'), four numbers that are hashed from the seed, the
+number of the call and the element's place: so most of the work is done on the edges of a tensor, not on all of it.
 
 Everything stays below 2^31, or below 2^63 on the edges, so that torch and ONNX Runtime agree bit for bit: there is no
 integer division, and no wrap-around.
