@@ -36,6 +36,9 @@ class Optimizer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         decoupled: weight decay shrinks the parameters by learning rate x weight_decay each step (AdamW) instead of
             adding weight_decay x parameters to the gradient.
         decay_vectors: whether tensors of one dimension or none, such as biases and norm scales, decay too.
+
+    Raises:
+        ValueError: for nesterov without momentum.
     """
 
     name: Literal["sgd", "adam"]
@@ -47,6 +50,10 @@ class Optimizer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     weight_decay: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     decoupled: bool = False
     decay_vectors: bool = True
+
+    def __post_init__(self) -> None:
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs a momentum")
 
 
 class PerExampleClipping(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -59,7 +59,7 @@ def run_self_check(manifest: Manifest, runtime: Runtime, first: Vector, batch: B
             clip_norm=manifest.clip_norm,
         )
         _compare(f"the loss of step {index + 1}", loss, expected, check.tolerance)
-    evaluation = runtime.evaluate(runtime.parameters(), batch)
+    evaluation = runtime.evaluate(runtime.parameters(), batch, runtime.local())
     _compare("the evaluation loss", evaluation.loss, check.evaluation_loss, check.tolerance)
 
 

@@ -145,6 +145,13 @@ def personal() -> Bundle:
     return build(local=["head.*", "body.2.*"])
 
 
+def test_the_self_check_trains_them_too(personal: Bundle) -> None:
+    runtime = open_runtime(personal)
+    runtime.self_check()
+    runtime.begin(personal.initial_parameters())
+    np.testing.assert_array_equal(runtime.local(), personal.initial_local())
+
+
 def test_local_values_are_trained_beside_the_shared_ones(personal: Bundle) -> None:
     manifest = personal.manifest
     assert names(manifest.local, "parameter") == ["body.2.weight", "body.2.bias", "head.weight", "head.bias"]
