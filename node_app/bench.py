@@ -89,10 +89,8 @@ class Bench:
     def _take_up(self, run: str, runtime: Runtime) -> None:
         """Goes on where the store says that this run was left."""
         self.run = run
-        served, local = (
-            self._store.vector("served", self.bundle.digest),
-            self._store.vector("local", self.bundle.digest),
-        )
+        digest = self.bundle.digest
+        served, local = self._store.vector("served", digest), self._store.vector(f"local/{digest}", digest)
         residual = self._store.residual(run)
         if local is not None and local.run == run:
             self._local = local.values
@@ -109,10 +107,12 @@ class Bench:
         return self._score(self.found)
 
     def keep(self, newest: Model) -> None:
-        """Writes newest and served model to disk."""
+        """Writes newest and served model to disk, and what this gateway alone trains."""
         if newest.run != self.run:
             return
-        kept = {"global": (newest.version, newest.parameters), "local": (newest.version, self._local)}
+        kept = {"global": (newest.version, newest.parameters)}
+        if self._local.size:
+            kept[f"local/{self.bundle.digest}"] = (newest.version, self._local)
         if self.served is not None:
             kept["served"] = (self.served.version, np.concatenate([self.served.parameters, self.served.local]))
         for purpose, (version, values) in kept.items():

@@ -62,9 +62,13 @@ def bench_of(bundle: Bundle, store: Store, *engines: int) -> Bench:
     return Bench(bundle, config, Path(), store)
 
 
-def turn(bench: Bench, version: int = 0, run: str = RUN) -> Parcel:
+def first_model(bench: Bench, version: int = 0, run: str = RUN) -> Model:
+    return Model(run, version, bench.bundle.initial_parameters(), normalisation(bench.sums))
+
+
+def turn(bench: Bench, version: int = 0) -> Parcel:
     """Adopts the first parameters under a version, trains and hands in."""
-    model = Model(run, version, bench.bundle.initial_parameters(), normalisation(bench.sums))
+    model = first_model(bench, version)
     bench.adopt(model)
     result = bench.train(model, Open())
     assert result is not None
@@ -113,9 +117,9 @@ def test_the_model_is_judged_and_served_with_them(personal: Bundle, store: Store
 def test_they_outlive_a_restart(personal: Bundle, store: Store) -> None:
     before = bench_of(personal, store, 3, 5, 8)
     turn(before)
-    before.keep()
+    before.keep(first_model(before))
     after = bench_of(personal, store, 3, 5, 8)
-    after.adopt(Model(RUN, 0, personal.initial_parameters(), normalisation(after.sums)))
+    after.adopt(first_model(after))
     np.testing.assert_array_equal(after._local, before._local)
     assert before.served is not None
     assert after.served is not None
@@ -125,9 +129,9 @@ def test_they_outlive_a_restart(personal: Bundle, store: Store) -> None:
 def test_a_model_that_begins_anew_begins_with_the_first_ones(personal: Bundle, store: Store) -> None:
     before = bench_of(personal, store, 3, 5, 8)
     turn(before)
-    before.keep()
+    before.keep(first_model(before))
     after = bench_of(personal, store, 3, 5, 8)
-    after.adopt(Model("cd" * 8, 0, personal.initial_parameters(), normalisation(after.sums)))
+    after.adopt(first_model(after, run="cd" * 8))
     np.testing.assert_array_equal(after._local, personal.initial_local())
 
 
@@ -137,7 +141,7 @@ def test_a_run_that_is_abandoned_leaves_them_as_they_were(personal: Bundle, stor
             return wait_s < 0
 
     bench = bench_of(personal, store, 3, 5, 8)
-    model = Model(RUN, 0, personal.initial_parameters(), normalisation(bench.sums))
+    model = first_model(bench)
     bench.adopt(model)
     assert bench.train(model, Shut()) is None
     np.testing.assert_array_equal(bench._local, personal.initial_local())

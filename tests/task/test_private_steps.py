@@ -143,7 +143,7 @@ def test_what_looks_at_a_whole_batch_has_no_gradient_of_one_example() -> None:
         return nn.Sequential(nn.Flatten(), nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
 
     privacy = PerExampleClipping(norm=1.0)
-    with pytest.raises(CompileError, match="2 mixes a batch's examples") as caught:
+    with pytest.raises(CompileError, match="2 mixes the examples of a batch") as caught:
         prepare_model(task(model=model, privacy=privacy))
     assert "GroupNorm" in caught.value.hint
     assert prepare_model(task(model=model, privacy=privacy, frozen=["2.*"])).resting == ("2",)
