@@ -162,9 +162,11 @@ def _settings(optimizer: Any) -> dict[str, float]:
 
 
 def _target(bundle: Bundle) -> str:
-    target = msgspec.to_builtins(bundle.manifest.data.target)
-    kind = target.pop("kind").replace("_", " ")
-    return ", ".join([kind, *(f"{name} {value}" for name, value in target.items() if value)])
+    told = []
+    for target in msgspec.to_builtins(bundle.manifest.data.targets):
+        kind = target.pop("kind").replace("_", " ")
+        told.append(", ".join([kind, *(f"{name} {value}" for name, value in target.items() if value)]))
+    return "; ".join(told)
 
 
 @task.command()

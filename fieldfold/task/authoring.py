@@ -27,23 +27,38 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from fieldfold.sensors.schema import ColumnTarget, DataSchema, Feature, RemainingLifeTarget
+from fieldfold.sensors.schema import (
+    ColumnTarget,
+    DataSchema,
+    Feature,
+    InputTarget,
+    LabelsTarget,
+    RemainingLifeTarget,
+)
 from fieldfold.task.manifest import LearningRate, Metric, Optimizer, PerExampleClipping
 from fieldfold.task.objectives import (
     Measure,
     PerExample,
     accuracy,
+    binary_cross_entropy,
     cross_entropy,
+    huber,
+    label_accuracy,
     mae,
     mean_absolute_error,
     mean_squared_error,
+    measure,
     rmse,
+    weighted_binary_cross_entropy,
+    weighted_cross_entropy,
 )
 
 __all__ = [
     "ColumnTarget",
     "DataSchema",
     "Feature",
+    "InputTarget",
+    "LabelsTarget",
     "LearningRate",
     "Measure",
     "Metric",
@@ -53,19 +68,43 @@ __all__ = [
     "accuracy",
     "adam",
     "adamw",
+    "binary_cross_entropy",
+    "category",
     "cross_entropy",
     "features",
+    "huber",
+    "label_accuracy",
     "mae",
     "mean_absolute_error",
     "mean_squared_error",
+    "measure",
     "rmse",
     "sgd",
+    "weighted_binary_cross_entropy",
+    "weighted_cross_entropy",
 ]
 
 
-def features(*names: str, unit: str = "") -> tuple[Feature, ...]:
-    """Input channels by name, in the order of the model's last input dimension."""
-    return tuple(Feature(name, unit) for name in names)
+def features(
+    *names: str,
+    unit: str = "",
+    input: str | None = None,  # noqa: A002 -- the schema's word
+) -> tuple[Feature, ...]:
+    """Channels that are numbers, in the order of the last dimension of `input`, the model's argument (`x`)."""
+    return tuple(Feature(name, unit, input=input) for name in names)
+
+
+def category(
+    name: str,
+    *categories: str,
+    others: bool = False,
+    input: str | None = None,  # noqa: A002 -- the schema's word
+) -> Feature:
+    """A channel that is one of several categories: int64 indices, `Feature.num_categories` of them, in the input `c`.
+
+    A value that is none of them stops a gateway with an error, unless `others` gives all such an index, the last.
+    """
+    return Feature(name, categories=categories, others=others, input=input)
 
 
 def adam(*, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8, weight_decay: float = 0.0) -> Optimizer:

@@ -15,11 +15,13 @@ from torch import Tensor
 
 import fieldfold
 from fieldfold.errors import BundleError, CompileError, FieldfoldError
+from fieldfold.sensors.arrays import Array
 from fieldfold.task import signature
 from fieldfold.task.authoring import Task
 from fieldfold.task.bundle import Bundle, pack
 from fieldfold.task.compile.export import Example, export_graph, unseeded
 from fieldfold.task.compile.model import PreparedModel, prepare_model
+from fieldfold.task.compile.outputs import output_arrays
 from fieldfold.task.compile.parity import STEPS, check_parity
 from fieldfold.task.compile.randomness import UnseededError
 from fieldfold.task.compile.reference import ReferenceRun
@@ -75,15 +77,18 @@ def compile_task(task: Task, progress: Progress) -> Bundle:
     prepared = prepare_model(task)
     check_batch = arrays.sample(min(task.batch_size, SELF_CHECK_ROWS), task.seed)
     progress("running the model in float64 torch")
-    self_check = _self_check(task, ReferenceRun(task, prepared, arrays), check_batch)
-    manifest = _checked(_manifest(task, prepared, arrays, self_check))
+    with _failures_in_torch(task, check_batch):
+        outputs = ReferenceRun(task, prepared, arrays, torch.float32).predict(check_batch)
+        self_check = _self_check(task, ReferenceRun(task, prepared, arrays), check_batch)
+    given = output_arrays(outputs, self_check.batch_size)
+    manifest = _checked(_manifest(task, prepared, arrays, self_check, given))
     sections: dict[SectionName, bytes] = {
         "parameters": prepared.first_values().astype("<f4").tobytes(),
         "self_check": write_batch(manifest, check_batch),
     }
-    for name, function, examples, outputs in _graphs(task, prepared, manifest):
+    for name, function, examples, ports in _graphs(task, prepared, manifest):
         progress(f"exporting {name}")
-        sections[name] = export_graph(name, function, examples, outputs)
+        sections[name] = export_graph(name, function, examples, ports)
     try:
         bundle = Bundle.from_bytes(pack(manifest, sections))
     except BundleError as error:
@@ -117,21 +122,16 @@ def _graph(
 ) -> _Graph:
     examples = []
     for port in ports[0]:
-        sizes = port.shape or ()
-        shape = [TRACE_ROWS if size is None else size for size in sizes]
-        examples.append(Example(port.name, torch.zeros(shape, dtype=getattr(torch, port.dtype)), None in sizes))
+        shape = [TRACE_ROWS if size is None else size for size in port.shape]
+        examples.append(Example(port.name, torch.zeros(shape, dtype=getattr(torch, port.dtype)), None in port.shape))
     return _Graph(name, function, examples, [port.name for port in ports[1]])
 
 
-def _self_check(task: Task, run: ReferenceRun, batch: dict[str, NDArray[Any]]) -> SelfCheck:
-    """Losses from float64 torch: what every correct runtime comes near."""
-    rate = _learning_rate(task).initial
+@contextlib.contextmanager
+def _failures_in_torch(task: Task, batch: dict[str, NDArray[Any]]) -> Iterator[None]:
+    """Whatever the author's code raises becomes a CompileError that says what it was called with."""
     try:
-        losses = [
-            run.step(batch, learning_rate=rate, seed=SEED + index, proximal=task.proximal, clip_norm=task.clip_norm)
-            for index in range(SELF_CHECK_STEPS)
-        ]
-        evaluation_loss = run.evaluate(batch)[0]
+        yield
     except FieldfoldError:
         raise
     except UnseededError as error:
@@ -139,8 +139,18 @@ def _self_check(task: Task, run: ReferenceRun, batch: dict[str, NDArray[Any]]) -
     except Exception as error:
         raise CompileError(
             f"task {task.name}: one training step in torch fails: {type(error).__name__}: {error}",
-            f"the model is called with {', '.join(f'{k} of shape {v.shape}' for k, v in batch.items())}",
+            f"the batch holds {', '.join(f'{k} of shape {v.shape}' for k, v in batch.items())}",
         ) from error
+
+
+def _self_check(task: Task, run: ReferenceRun, batch: dict[str, NDArray[Any]]) -> SelfCheck:
+    """Losses from float64 torch: what every correct runtime comes near."""
+    rate = _learning_rate(task).initial
+    losses = [
+        run.step(batch, learning_rate=rate, seed=SEED + index, proximal=task.proximal, clip_norm=task.clip_norm)
+        for index in range(SELF_CHECK_STEPS)
+    ]
+    evaluation_loss = run.evaluate(batch)[0]
     if not max(map(abs, (*losses, evaluation_loss))) < _FLOAT32_MAX:
         raise CompileError(
             f"task {task.name}: the loss is not finite within {SELF_CHECK_STEPS} steps on standard normal inputs",
@@ -149,12 +159,14 @@ def _self_check(task: Task, run: ReferenceRun, batch: dict[str, NDArray[Any]]) -
     return SelfCheck(rounded(losses), rounded([evaluation_loss])[0], rate, len(next(iter(batch.values()))))
 
 
-def _manifest(task: Task, prepared: PreparedModel, arrays: Arrays, self_check: SelfCheck) -> Manifest:
+def _manifest(
+    task: Task, prepared: PreparedModel, arrays: Arrays, self_check: SelfCheck, outputs: tuple[Array, ...]
+) -> Manifest:
     return Manifest(
         format=1,
         name=task.name,
         description=task.description.strip(),
-        kind="classification" if arrays.num_classes else "regression",
+        kind=task.data.kind,
         data=task.data,
         layout=prepared.layout,
         local=prepared.local,
@@ -162,6 +174,7 @@ def _manifest(task: Task, prepared: PreparedModel, arrays: Arrays, self_check: S
         optimizer_state=signature.optimizer_shapes(task.optimizer, sum(spec.size for spec in prepared.trained)),
         inputs=arrays.inputs,
         targets=arrays.targets,
+        outputs=outputs,
         metrics=tuple(measure.metric for measure in task.metrics),
         optimizer=task.optimizer,
         learning_rate=_learning_rate(task),

@@ -16,6 +16,7 @@ from torch.func import functional_call, grad_and_value, vmap
 from fieldfold.task.authoring import Task
 from fieldfold.task.batches import filled
 from fieldfold.task.compile.model import PreparedModel, tensors_of
+from fieldfold.task.compile.outputs import named_outputs
 from fieldfold.task.compile.randomness import SeededRandomness
 from fieldfold.task.compile.samples import Arrays
 from fieldfold.task.compile.step import per_example, plain_attention
@@ -105,11 +106,10 @@ class ReferenceRun:
             functions = [self._task.loss, *(measure.values for measure in self.metrics)]
             return [float(per_example("loss or metric", f, output, targets).mean()) for f in functions]
 
-    def predict(self, batch: dict[str, NDArray[Any]]) -> NDArray[np.float64]:
-        """The model's output."""
+    def predict(self, batch: dict[str, NDArray[Any]]) -> dict[str, Tensor]:
+        """The model's outputs by the manifest's names."""
         with _default_dtype(self._dtype), torch.no_grad(), plain_attention():
-            output: Tensor = self._module.eval()(*self._tensors(batch)[0])
-            return output.numpy().astype(np.float64)
+            return named_outputs(self._module.eval()(*self._tensors(batch)[0]))
 
     def _descend(self, learning_rate: float) -> None:
         for group in self._optimizer.param_groups:
