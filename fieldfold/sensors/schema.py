@@ -147,7 +147,7 @@ class DataSchema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def targets(self) -> tuple[Target, ...]:
         """The target or targets."""
-        return self.target if isinstance(self.target, tuple) else (self.target,)
+        return tuple(self.target) if isinstance(self.target, tuple | list) else (self.target,)
 
     @property
     def inputs(self) -> dict[str, tuple[int, ...]]:
@@ -177,6 +177,8 @@ class DataSchema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return "regression"
 
     def __post_init__(self) -> None:
+        if not all(isinstance(feature, Feature) for feature in self.features):
+            raise TypeError(f"features must hold Features, as features('a', 'b') makes them: {self.features!r}"[:200])
         _unlike("the features", [feature.name for feature in self.features])
         for name, places in self.inputs.items():
             if re.fullmatch(r"y(_\d+)?", name):

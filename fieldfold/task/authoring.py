@@ -22,9 +22,12 @@ classification. Dropout, `torch.rand_like` and `torch.randn_like` may be used in
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, get_type_hints
 
+import msgspec
 from torch import nn
 
 from fieldfold.sensors.schema import (
@@ -35,7 +38,7 @@ from fieldfold.sensors.schema import (
     LabelsTarget,
     RemainingLifeTarget,
 )
-from fieldfold.task.manifest import LearningRate, Metric, Optimizer, PerExampleClipping
+from fieldfold.task.manifest import LearningRate, Manifest, Metric, Optimizer, PerExampleClipping
 from fieldfold.task.objectives import (
     Measure,
     PerExample,
@@ -52,6 +55,7 @@ from fieldfold.task.objectives import (
     weighted_binary_cross_entropy,
     weighted_cross_entropy,
 )
+from fieldfold.task.signature import RESERVED
 
 __all__ = [
     "ColumnTarget",
@@ -193,16 +197,42 @@ class Task:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuses what no compiler stage would name as well.
+        """Refuses at once, on the author's line, what a manifest cannot hold.
 
         Raises:
             TypeError: when a field holds another kind of thing.
-            ValueError: when a batch is too small to train on.
+            ValueError: when its value is out of bounds, or a batch too small to train on.
         """
         for field, kind in (("data", DataSchema), ("optimizer", Optimizer), ("name", str)):
             if not isinstance(getattr(self, field), kind):
                 raise TypeError(f"{field} must be a {kind.__name__}, not {getattr(self, field)!r}"[:200])
-        if not self.metrics or not all(isinstance(measure, Measure) for measure in self.metrics):
+        if not self.metrics or not all(isinstance(each, Measure) for each in self.metrics):
             raise TypeError("metrics must be a list of at least one Measure, such as rmse() or accuracy()")
+        if not callable(self.loss):
+            raise TypeError(f"loss must be a function (output, target) -> (batch,), not {self.loss!r}"[:200])
         if self.batch_size < 2:
             raise ValueError(f"batch_size is {self.batch_size}, it must be at least 2")
+        self._check_against_manifest()
+
+    def _check_against_manifest(self) -> None:
+        kinds = get_type_hints(Manifest, include_extras=True)
+        own = {field.name for field in dataclasses.fields(self)} - {"metrics", "learning_rate"}
+        for field in sorted(own & kinds.keys()):
+            _check(field, getattr(self, field), kinds[field])
+        for each in self.metrics:
+            _check(f"metric {each.metric.name}", each.metric, Metric)
+        if isinstance(self.learning_rate, LearningRate):
+            _check("learning_rate", self.learning_rate, LearningRate)
+        elif not self.learning_rate > 0:
+            raise ValueError(f"learning_rate is {self.learning_rate}, it must be above 0")
+        reserved = sorted(set(self.data.inputs) & set(RESERVED))
+        if reserved:
+            raise ValueError(f"an input may not be called {reserved[0]}: the graphs have one of that name")
+
+
+def _check(field: str, value: object, kind: Any) -> None:
+    """Structures do not check their own values when they are made, but when they are read."""
+    try:
+        msgspec.convert(msgspec.to_builtins(value), kind)
+    except (msgspec.ValidationError, TypeError) as error:
+        raise ValueError(f"{field}: {error}".replace("`$", "`")) from None

@@ -20,6 +20,7 @@ from fieldfold.task.compile import optimizers
 from fieldfold.task.compile.model import PreparedModel
 from fieldfold.task.compile.outputs import named_outputs
 from fieldfold.task.compile.randomness import SeededRandomness
+from fieldfold.task.compile.source_lines import defined_at
 from fieldfold.task.objectives import PerExample
 
 _Batch: TypeAlias = tuple[list[Tensor], list[Tensor]]
@@ -38,8 +39,9 @@ def per_example(what: str, function: PerExample, output: Any, targets: Sequence[
         found = (
             f"{values.dtype} of shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
         )
+        place = f"{where}: " if (where := defined_at(function)) else ""
         raise CompileError(
-            f"the {what} gives {found}, not one float an example",
+            f"{place}the {what} gives {found}, not one float an example",
             "leave out the mean over the batch: use reduction='none' and average the other dimensions",
         )
     return values
