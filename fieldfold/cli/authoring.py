@@ -101,7 +101,7 @@ def _summary(built: Built, output: Path, took_s: float) -> list[str]:
     """What was built, what its graphs take, how near they come to torch, and what to do next."""
     bundle, manifest = built.bundle, built.bundle.manifest
     farthest = max(parity.error for parity in built.parity)
-    figures = f"{manifest.layout.num_trained} parameters, {size(len(bundle.data))}, digest {bundle.digest[:12]}"
+    figures = f"{manifest.num_trained} parameters, {size(len(bundle.data))}, digest {bundle.digest[:12]}"
     return [
         f"{output}: {manifest.name} ({manifest.kind}), {figures}, built in {took_s:.1f} s",
         f"takes   {_arrays(manifest.inputs)}",

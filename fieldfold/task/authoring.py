@@ -22,7 +22,6 @@ classification. Dropout, `torch.rand_like` and `torch.randn_like` may be used in
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, get_type_hints
@@ -155,6 +154,19 @@ def sgd(
     )
 
 
+_AS_IN_MANIFEST = (
+    "name",
+    "description",
+    "data",
+    "optimizer",
+    "batch_size",
+    "local_steps",
+    "proximal",
+    "clip_norm",
+    "privacy",
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """A model and everything that is needed to train it on a gateway.
@@ -216,8 +228,7 @@ class Task:
 
     def _check_against_manifest(self) -> None:
         kinds = get_type_hints(Manifest, include_extras=True)
-        own = {field.name for field in dataclasses.fields(self)} - {"metrics", "learning_rate"}
-        for field in sorted(own & kinds.keys()):
+        for field in _AS_IN_MANIFEST:
             _check(field, getattr(self, field), kinds[field])
         for each in self.metrics:
             _check(f"metric {each.metric.name}", each.metric, Metric)
