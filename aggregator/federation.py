@@ -106,7 +106,7 @@ class Federation:
             raise DataError(f"{node} sent statistics for another task", "it takes the present task by itself")
         if self.normalisation is not None:
             return
-        packed = statistics.accept(message, len(self.bundle.manifest.data.features))
+        packed = statistics.accept(message, len(self.bundle.manifest.data.numeric))
         self._ledger.put_statistics(self.bundle.digest, node, packed)
         self._count_statistics()
 

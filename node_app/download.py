@@ -163,7 +163,7 @@ class Download:
 
     def _begin(self, bundle: Bundle) -> Follower:
         manifest = bundle.manifest
-        features = len(manifest.data.features)
+        features = len(manifest.data.numeric)
         follower = Follower(bundle.digest, manifest.layout.num_params, features, bundle.initial_parameters)
         self.bundle, self.follower, self.trouble = bundle, follower, ""
         log.info("task %s (%s), %d parameters", manifest.name, bundle.digest[:16], manifest.layout.num_params)

@@ -182,12 +182,13 @@ def test_the_examples_read_the_documents_csv_as_the_document_says(tmp_path: Path
     )
     node = settings.convert(tomllib.loads(EXAMPLES[0]), node_config.NodeConfig, "the first example")
     found = dataset.load(schema, node.data, tmp_path, held_out=True)
-    assert found.test.targets.tolist() == [0, 1], "P7's window before the set-up, P8's after the missing value"
+    assert found.test.all()["y"].tolist() == [0, 1], "P7's window before the set-up, P8's after the missing value"
     assert (found.report.series, found.report.missing_cells) == (2, 1)
     assert sum(found.report.dropped_windows.values()) == 3
     beside = settings.convert(tomllib.loads(EXAMPLES[1]), aggregator_config.AggregatorConfig, "the second example")
     assert beside.evaluation is not None
-    assert dataset.load(schema, beside.evaluation, tmp_path, held_out=True).test.targets.tolist() == [0, 0, 1]
+    held_out = dataset.load(schema, beside.evaluation, tmp_path, held_out=True)
+    assert held_out.test.all()["y"].tolist() == [0, 0, 1]
 
 
 def test_the_exit_codes_are_those_of_the_exceptions() -> None:

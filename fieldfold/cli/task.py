@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from fieldfold.errors import CompileError
+from fieldfold.cli.authoring import build, new
 
 if TYPE_CHECKING:
     from fieldfold.task.bundle import Bundle
     from fieldfold.task.runtime import Runtime
 
-_PACKAGES = ("torch", "onnx", "onnxscript")
 _TIMED_S = 1.0
 _WARM_UP_STEPS = 20
 
@@ -31,33 +30,8 @@ def task() -> None:
     """Compile what the fleet learns, and look into it."""
 
 
-@task.command()
-@click.argument("file", type=_FILE)
-@click.option("-o", "--output", type=_FILE, required=True, help="Where to write the bundle.")
-def build(file: Path, output: Path) -> None:
-    """Compile the TASK of a Python FILE into a bundle, and check that it trains as torch does."""
-    try:
-        from fieldfold.task.compile.build import build_file
-    except ModuleNotFoundError as error:
-        if error.name not in _PACKAGES:
-            raise
-        raise CompileError(
-            f"the package {error.name} is not installed", "install fieldfold[build] where bundles are compiled"
-        ) from error
-    if not output.absolute().parent.is_dir():
-        raise CompileError(f"cannot write {output}: there is no such folder", "make the folder first")
-    start = time.monotonic()
-    bundle = build_file(file, lambda line: click.echo(line, err=True))
-    written = output.with_name(output.name + ".part")
-    try:
-        written.write_bytes(bundle.data)
-        written.replace(output)
-    except OSError as error:
-        raise CompileError(
-            f"cannot write {output}: {error.strerror}", "check the folder and its permissions"
-        ) from error
-    seconds = time.monotonic() - start
-    click.echo(f"{output}: {len(bundle.data)} bytes, digest {bundle.digest[:12]}, {seconds:.1f} s", err=True)
+task.add_command(new)
+task.add_command(build)
 
 
 @task.command()
@@ -162,9 +136,11 @@ def _settings(optimizer: Any) -> dict[str, float]:
 
 
 def _target(bundle: Bundle) -> str:
-    target = msgspec.to_builtins(bundle.manifest.data.target)
-    kind = target.pop("kind").replace("_", " ")
-    return ", ".join([kind, *(f"{name} {value}" for name, value in target.items() if value)])
+    told = []
+    for target in msgspec.to_builtins(bundle.manifest.data.targets):
+        kind = target.pop("kind").replace("_", " ")
+        told.append(", ".join([kind, *(f"{name} {value}" for name, value in target.items() if value)]))
+    return "; ".join(told)
 
 
 @task.command()

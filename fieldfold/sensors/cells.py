@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -12,6 +13,8 @@ from fieldfold.errors import DataError
 from fieldfold.sensors.source import Floats, Texts
 
 MAX_SHOWN = 40
+MAX_LISTED = 60
+"""Columns, series or classes that an error message lists."""
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 _WHOLE = re.compile(r"[+-]?\d+\.\d*([eE][+-]?\d+)?")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -39,6 +42,13 @@ def not_a_number(cell: str, where: str) -> DataError:
 def shown(cell: str) -> str:
     """A cell in quotes, cut to a length that fits a line."""
     return repr(cell if len(cell) <= MAX_SHOWN else cell[:MAX_SHOWN] + "...")
+
+
+def listed(names: Iterable[str]) -> str:
+    """The names, separated by commas, cut off after MAX_LISTED."""
+    every = list(names)
+    rest = len(every) - MAX_LISTED
+    return ", ".join(every[:MAX_LISTED]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def canonical_label(text: str) -> str:

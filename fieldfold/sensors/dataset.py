@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,16 +18,18 @@ from fieldfold.sensors.report import (
     PartReport,
     describe_drops,
     describe_features,
-    describe_target,
+    describe_targets,
 )
-from fieldfold.sensors.schema import ColumnTarget, DataSchema
+from fieldfold.sensors.schema import DataSchema
 from fieldfold.sensors.source import DataConfig, Floats, Reading, Series
 from fieldfold.sensors.split import PARTS, Part, Segment, split
 from fieldfold.sensors.statistics import FeatureSums, Normalisation, sums_of
-from fieldfold.sensors.windows import Cut, Windows, cut, too_few
+from fieldfold.sensors.windows import Cut, Windows, cut, num_columns, origins, target_rows, too_few
 
 SHORT_SERIES = "shorter than a window"
 GAP = "gap between the parts of a single series"
+
+Float = TypeVar("Float", bound=np.floating[Any])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,9 +37,11 @@ class Dataset:
     """A gateway's data, split and cut; the parts share their rows.
 
     Attributes:
+        schema: what the task asks of it.
         sums: over the rows of the train part, before any normalisation.
     """
 
+    schema: DataSchema
     train: Windows
     validation: Windows
     test: Windows
@@ -49,7 +54,7 @@ class Dataset:
         Raises:
             DataError: when the number of features differs.
         """
-        rows = normalisation.apply(self.train.rows)
+        rows = normalisation.over(self.schema.numeric, len(self.schema.features)).apply(self.train.rows)
         return replace(
             self,
             train=replace(self.train, rows=rows),
@@ -78,7 +83,8 @@ def assemble(schema: DataSchema, reading: Reading, *, last_only: bool = False, h
         DataError: when there is not a single window.
     """
     segments = _segments(schema, reading.series, held_out=held_out)
-    rows = _joined([series.values for series in reading.series], len(schema.features))
+    rows = _joined([series.values for series in reading.series], len(schema.features), np.float64)
+    targets = _joined([target_rows(series, schema) for series in reading.series], num_columns(schema), np.float32)
     cuts: dict[Part, list[tuple[int, Cut]]] = {part: [] for part in PARTS}
     train_rows: list[Floats] = []
     offset = 0
@@ -88,11 +94,12 @@ def assemble(schema: DataSchema, reading: Reading, *, last_only: bool = False, h
             if segment.part == "train":
                 train_rows.append(series.values[segment.start : segment.stop])
         offset += len(series.values)
-    parts = {part: _windows(schema, rows, cuts[part]) for part in PARTS}
+    parts = {part: _windows(schema, rows, targets, cuts[part]) for part in PARTS}
     report = _report(schema, reading, segments, parts, cuts)
     if not any(map(len, parts.values())):
         raise _no_windows(schema, report)
-    return Dataset(**parts, sums=sums_of(train_rows, len(schema.features)), report=report)
+    numbers = (values[:, schema.numeric] for values in train_rows)
+    return Dataset(schema, **parts, sums=sums_of(numbers, len(schema.numeric)), report=report)
 
 
 def require_batch(dataset: Dataset, batch_size: int) -> None:
@@ -117,20 +124,13 @@ def _segments(schema: DataSchema, every: list[Series], *, held_out: bool) -> dic
     )
 
 
-def _joined(arrays: list[Floats], num_features: int) -> Floats:
-    if len(arrays) == 1:
-        return arrays[0]
-    return np.concatenate(arrays) if arrays else np.empty((0, num_features))
+def _joined(arrays: list[NDArray[Float]], width: int, dtype: type[Float]) -> NDArray[Float]:
+    return arrays[0] if len(arrays) == 1 else np.concatenate([np.empty((0, width), dtype), *arrays])
 
 
-def _windows(schema: DataSchema, rows: Floats, cuts: list[tuple[int, Cut]]) -> Windows:
-    classes = isinstance(schema.target, ColumnTarget) and schema.target.classes
-    no_targets: NDArray[np.int64] | NDArray[np.float32] = (
-        np.empty(0, np.int64) if classes else np.empty((0, 1), np.float32)
-    )
+def _windows(schema: DataSchema, rows: Floats, targets: NDArray[np.float32], cuts: list[tuple[int, Cut]]) -> Windows:
     starts = np.concatenate([np.empty(0, np.int64), *(found.starts + offset for offset, found in cuts)])
-    targets = np.concatenate([no_targets, *(found.targets for _, found in cuts)])
-    return Windows(rows, starts, targets, schema.window)
+    return Windows(rows, targets, starts, schema.window, origins(schema))
 
 
 def _report(
@@ -160,7 +160,7 @@ def _report(
         parts={part: PartReport(len(sizes[part]), sum(sizes[part]), len(parts[part])) for part in PARTS},
         dropped_rows=dict(+dropped_rows),
         dropped_windows=dict(dropped_windows),
-        target=describe_target(schema, list(parts.values())),
+        targets=describe_targets(schema, list(parts.values())),
         features=describe_features(schema, rows),
     )
 

@@ -26,8 +26,8 @@ class _Plan(msgspec.Struct, frozen=True):
     Attributes:
         delimiter: None for whitespace.
         names: the header's cells.
-        numbers: column indices to read as numbers: the features, then a numeric target.
-        texts: column indices to read as text: series, order and target label, those that are wanted.
+        numbers: column indices to read as numbers.
+        texts: column indices to read as text: series and order, where they are wanted, then the selection's.
     """
 
     path: str
@@ -88,16 +88,13 @@ def _plan(path: str, number: int, line: str, selection: Selection, config: DataC
     def place(wanted: Wanted) -> int:
         return locate(wanted, names, len(cells), path)
 
-    texts = [wanted for wanted in (selection.series, selection.order) if wanted]
-    numbers = list(selection.features)
-    if selection.target:
-        (texts if selection.target_is_text else numbers).append(selection.target)
+    texts = [wanted for wanted in (selection.series, selection.order, *selection.texts) if wanted]
     return _Plan(
         path=path,
         delimiter=delimiter,
         width=len(cells),
         names=names,
-        numbers=tuple(map(place, numbers)),
+        numbers=tuple(map(place, selection.numbers)),
         texts=tuple(map(place, texts)),
         missing_values=frozenset(config.missing_values) | {""},
         drop=config.bad_cells == "drop",
@@ -142,7 +139,10 @@ def _regular(plan: _Plan, rows: Sequence[str]) -> bool:
 
 
 def _parse_numbers(plan: _Plan, rows: Sequence[str]) -> _Cells:
-    numbers = np.loadtxt(rows, np.float64, comments=None, delimiter=plan.delimiter, usecols=plan.numbers, ndmin=2)
+    if not plan.numbers:
+        numbers = np.empty((len(rows), 0))
+    else:
+        numbers = np.loadtxt(rows, np.float64, comments=None, delimiter=plan.delimiter, usecols=plan.numbers, ndmin=2)
     if not plan.texts:
         return _Cells(numbers, np.empty((len(rows), 0), np.str_))
     texts = np.loadtxt(rows, np.str_, comments=None, delimiter=plan.delimiter, usecols=plan.texts, ndmin=2)
@@ -193,15 +193,11 @@ def _as_block(cells: _Cells, selection: Selection, path: str) -> Block:
     texts = iter(cells.texts.T)
     series = next(texts) if selection.series else None
     order = as_order(next(texts), f"{path} ({selection.order.key})") if selection.order else None
-    num_features = len(selection.features)
-    labels = next(texts) if selection.target_is_text else None
-    target = cells.numbers[:, num_features] if selection.target and not selection.target_is_text else None
     return Block(
-        values=cells.numbers[:, :num_features],
+        numbers=cells.numbers,
+        texts=cells.texts[:, cells.texts.shape[1] - len(selection.texts) :],
         series=series,
         order=order,
-        target=target,
-        labels=labels,
         bad_cells=cells.bad_cells,
         damaged_lines=cells.damaged_lines,
     )

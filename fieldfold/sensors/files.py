@@ -12,7 +12,7 @@ from fieldfold.errors import DataError
 from fieldfold.sensors import delimited, npz
 from fieldfold.sensors.columns import Block, Selection, Wanted, select
 from fieldfold.sensors.gather import Gathering
-from fieldfold.sensors.schema import ColumnTarget, DataSchema
+from fieldfold.sensors.schema import DataSchema
 from fieldfold.sensors.source import MAX_FILES, DataConfig, FileReport, Floats, Reading
 
 DAMAGED_LINE = "wrong number of cells in the line"
@@ -27,8 +27,7 @@ def read(schema: DataSchema, config: DataConfig, base: Path) -> Reading:
         ConfigError: for column settings that do not suit the task.
     """
     selection = select(schema, config)
-    classes = schema.target.classes if isinstance(schema.target, ColumnTarget) else ()
-    gathering = Gathering(config, classes)
+    gathering = Gathering(config, selection)
     reports: list[FileReport] = []
     damaged_lines = 0
     for name, path in find(config.files, base).items():
@@ -106,9 +105,9 @@ def _is_zip(path: Path) -> bool:
 
 def _ends(path: Path, num_series: int) -> Floats:
     """Remaining life at the end of each series, float64 `(num_series,)`."""
-    selection = Selection(features=(Wanted("data.ends", 1),))
+    selection = Selection(values=(Wanted("data.ends", 1),), num_features=1)
     config = DataConfig(files=(str(path),), header=False)
-    blocks = [block.values[:, 0] for block in delimited.read(path, selection, config)]
+    blocks = [block.numbers[:, 0] for block in delimited.read(path, selection, config)]
     ends = np.concatenate(blocks) if blocks else np.empty(0)
     if len(ends) != num_series:
         raise DataError(

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fieldfold.errors import DataError
-from fieldfold.sensors.cells import as_number, canonical_label, shown
-from fieldfold.sensors.columns import Block, listed
-from fieldfold.sensors.source import MAX_CELLS, MAX_MAGNITUDE, MAX_SERIES, DataConfig, Floats, Series, Texts
+from fieldfold.sensors.cells import as_number, canonical_label, listed
+from fieldfold.sensors.columns import Block, Selection
+from fieldfold.sensors.source import MAX_CELLS, MAX_MAGNITUDE, MAX_SERIES, DataConfig, Floats, Series
 
 
 class Gathering:
@@ -18,17 +18,16 @@ class Gathering:
         other_rows: rows left out because their series belong to other gateways.
     """
 
-    def __init__(self, config: DataConfig, classes: tuple[str, ...]) -> None:
+    def __init__(self, config: DataConfig, selection: Selection) -> None:
+        self._selection = selection
         self._included = frozenset(canonical_label(str(name)) for name in config.include_series)
         self._missing = frozenset(config.missing_values) | {"", "nan", "NaN"}
         self._sentinels = [number for text in config.missing_values if (number := as_number(text)) is not None]
-        self._classes = {canonical_label(name): index for index, name in enumerate(classes)}
         self._numbers: dict[str, int] = {}
         self._num_cells = 0
         self._values: list[Floats] = []
         self._series: list[NDArray[np.int64]] = []
         self._orders: list[Floats] = []
-        self._targets: list[Floats] = []
         self.other_rows = 0
 
     def names(self) -> list[str]:
@@ -42,11 +41,11 @@ class Gathering:
             The values that were kept, float64 `(rows, num_features)`, every missing one NaN.
 
         Raises:
-            DataError: naming `origin`, for a row without series, an unknown class or too much data.
+            DataError: naming `origin`, for a row without series, an unknown category or too much data.
         """
         numbers = self._numbers_of(block, origin, name)
         keep = numbers >= 0
-        values = self._clean(block.values[keep])
+        values = self._values_of(block, keep, origin)
         self.other_rows += len(keep) - len(values)
         self._num_cells += values.size
         if self._num_cells > MAX_CELLS:
@@ -58,11 +57,7 @@ class Gathering:
         self._series.append(numbers[keep])
         if block.order is not None:
             self._orders.append(block.order[keep])
-        if block.target is not None:
-            self._targets.append(self._clean(block.target[keep]))
-        if block.labels is not None:
-            self._targets.append(self._class_indices(block.labels[keep], origin))
-        return values
+        return values[:, : self._selection.num_features]
 
     def take(self, ends: Floats | None) -> list[Series]:
         """The series in the order of their names; what was gathered is handed over.
@@ -87,15 +82,15 @@ class Gathering:
         by = (np.concatenate(self._orders), keys) if self._orders else (keys,)
         order = np.lexsort(by)
         values = _sorted(self._values, order)
-        targets = _sorted(self._targets, order) if self._targets else None
-        self._values, self._targets, self._series, self._orders = [], [], [], []
+        self._values, self._series, self._orders = [], [], []
+        num_features = self._selection.num_features
         places, starts = np.unique(keys[order], return_index=True)
         stops = np.append(starts[1:], len(values))
         return [
             Series(
                 id=names[place],
-                values=values[start:stop],
-                target=None if targets is None else targets[start:stop],
+                values=values[start:stop, :num_features],
+                targets=values[start:stop, num_features:],
                 remaining_at_end=0.0 if ends is None else float(ends[place]),
             )
             for place, start, stop in zip(places, starts, stops, strict=True)
@@ -104,7 +99,7 @@ class Gathering:
     def _numbers_of(self, block: Block, origin: str, name: str) -> NDArray[np.int64]:
         """For each row the number of its series, -1 where it is not included."""
         if block.series is None:
-            return np.full(len(block.values), self._number(name), np.int64)
+            return np.full(len(block.numbers), self._number(name), np.int64)
         unique, inverse = np.unique(block.series, return_inverse=True)
         labels = [canonical_label(str(text)) for text in unique]
         if not self._missing.isdisjoint(labels):
@@ -119,6 +114,23 @@ class Gathering:
             )
         return number if not self._included or name in self._included else -1
 
+    def _values_of(self, block: Block, keep: NDArray[np.bool_], origin: str) -> Floats:
+        """The kept rows of the selection's columns, features and targets, `(rows, len(selection.values))`."""
+        numbers = self._clean(block.numbers[keep])
+        if not block.texts.shape[1]:
+            return numbers
+        texts = iter(block.texts[keep].T)
+        columns = iter(numbers.T)
+        return np.stack(
+            [
+                next(columns)
+                if wanted.vocabulary is None
+                else wanted.vocabulary.look_up(next(texts), self._missing, f"{origin} ({wanted.key})")
+                for wanted in self._selection.values
+            ],
+            axis=1,
+        )
+
     def _clean(self, values: Floats) -> Floats:
         """Puts NaN where a value is missing; `values` is changed in place."""
         with np.errstate(invalid="ignore"):
@@ -126,21 +138,6 @@ class Gathering:
         for sentinel in self._sentinels:
             values[values == sentinel] = np.nan
         return values
-
-    def _class_indices(self, texts: Texts, origin: str) -> Floats:
-        """Index of each label among the task's classes as float64, NaN where it is missing."""
-        unique, inverse = np.unique(texts, return_inverse=True)
-        indices = np.full(len(unique), np.nan)
-        for place, text in enumerate(unique):
-            label = canonical_label(str(text))
-            if label in self._classes:
-                indices[place] = self._classes[label]
-            elif label not in self._missing:
-                raise DataError(
-                    f"{origin}: class {shown(label)} (data.target) is none of the task's",
-                    f"classes: {listed(self._classes)}; list it in data.missing_values to leave such rows out",
-                )
-        return indices[inverse]
 
 
 def _sorted(blocks: list[Floats], order: NDArray[np.int64]) -> Floats:

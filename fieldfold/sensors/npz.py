@@ -49,7 +49,7 @@ def read(path: Path, selection: Selection) -> Iterator[Block]:
         raise DataError(f"{path}: cannot be unpacked: {error}", "write it with numpy.savez_compressed") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}", "check the file and its permissions") from None
-    if len(block.values):
+    if len(block.numbers):
         yield block
 
 
@@ -151,23 +151,25 @@ def _dtype(name: str, where: str) -> np.dtype[Any]:
 
 def _as_block(table: _Archive, selection: Selection) -> Block:
     path = table.path
-    columns = [_as_numbers(table.column(wanted), wanted, path) for wanted in selection.features]
-    rows = len(columns[0])
-    series = order = target = labels = None
+    numbers = [_as_numbers(table.column(wanted), wanted, path) for wanted in selection.numbers]
+    texts = [_as_text(table.column(wanted), path) for wanted in selection.texts]
+    rows = len((*numbers, *texts)[0])
+    series = order = None
     if selection.series:
         series = _as_text(table.column(selection.series), path)
     if selection.order:
         order = as_order(_as_text(table.column(selection.order), path), f"{path} ({selection.order.key})")
-    if selection.target and selection.target_is_text:
-        labels = _as_text(table.column(selection.target), path)
-    elif selection.target:
-        target = _as_numbers(table.column(selection.target), selection.target, path)
-    for array in [*columns, series, order, target, labels]:
+    for array in [*numbers, *texts, series, order]:
         if array is not None and len(array) != rows:
             raise DataError(f"{path}: its columns have {rows} and {len(array)} rows", "store columns of one length")
-    if rows * len(columns) > MAX_CELLS:
+    if rows * len(selection.values) > MAX_CELLS:
         raise DataError(f"{path}: holds more than {MAX_CELLS} values", "split it into several files")
-    return Block(values=np.stack(columns, axis=1), series=series, order=order, target=target, labels=labels)
+    return Block(
+        numbers=np.stack(numbers, axis=1) if numbers else np.empty((rows, 0)),
+        texts=np.stack(texts, axis=1) if texts else np.empty((rows, 0), np.str_),
+        series=series,
+        order=order,
+    )
 
 
 def _as_numbers(array: NDArray[Any], wanted: Wanted, path: str) -> Floats:

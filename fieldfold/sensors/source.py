@@ -44,12 +44,12 @@ class DataConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         delimiter: one character, `whitespace`, or `auto`: the first of tab, semicolon, comma and bar that stands in
             the first line, else whitespace.
         header: whether the first line names the columns; `auto`: it does when none of its cells is a number.
-        columns: feature name of the task -> column; a feature that is not listed is the column of its own name.
+        columns: name of a feature or target of the task -> column; what is not listed is the column of its own name.
         series: column that tells the series apart; empty: each file is one series, named by its path. The same
             value in several files is one series that continues.
         order: column to sort by within a series (numbers or ISO 8601 times); empty: as the files have it, files in
             the order of their names.
-        target: column of the task's target; empty: the column of the target's own name.
+        target: column of the task's target, where it has one; empty: as `columns` says.
         include_series: only these series belong to this gateway; empty: all.
         missing_values: cell texts that mean "no value".
         bad_cells: what text where a number belongs does: `refuse` stops with an error, `drop` takes it for
@@ -90,15 +90,16 @@ class Series:
 
     Attributes:
         id: unique within the gateway, the same at every start: the split hangs on it.
-        values: float64 `(rows, num_features)`, features in the schema's order, NaN where missing.
-        target: float64 `(rows,)` for a ColumnTarget, NaN where missing, class indices for classification; None for
-            a target that is computed.
+        values: float64 `(rows, num_features)`, features in the schema's order, NaN where missing, the index of a
+            category.
+        targets: float64 `(rows, num_columns)`, the columns of the targets in the schema's order, NaN where missing,
+            the index of a class, 1 and 0 for a label; None where no target stands in a column.
         remaining_at_end: remaining life in rows after the last row.
     """
 
     id: str
     values: Floats
-    target: Floats | None = None
+    targets: Floats | None = None
     remaining_at_end: float = 0.0
 
 

@@ -7,7 +7,7 @@ keeps 10 of 16. Below std/|mean| of about 3e-6 nothing reliable is left and the 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -21,13 +21,15 @@ from fieldfold.sensors.source import MAX_MAGNITUDE, Floats
 MAX_COUNT = float(1 << 53)
 CONSTANT_BELOW = 1e-11
 """Variance over squared mean: what rounding of sums over a large fleet may leave of a constant."""
+TINY = 1e-300
+"""Squares below this lose their digits."""
 LIMIT = 1e9
 """Normalised values are cut off here, so that their squares stay finite in float32."""
 BLOCK_ROWS = 1 << 16
 
 
 class FeatureSums(msgspec.Struct, frozen=True):
-    """Per feature, in the schema's order: rows with a value, their sum, and the sum of their squares."""
+    """Per feature that is a number, in the schema's order: rows with a value, their sum, the sum of their squares."""
 
     count: tuple[float, ...]
     total: tuple[float, ...]
@@ -35,7 +37,7 @@ class FeatureSums(msgspec.Struct, frozen=True):
 
 
 class Normalisation(msgspec.Struct, frozen=True):
-    """Per feature, in the schema's order: a value x becomes (x - mean) / std.
+    """Per feature that is a number, in the schema's order: a value x becomes (x - mean) / std.
 
     Raises:
         DataError: for lengths that differ, values that are not finite, or a std that is not above zero.
@@ -53,6 +55,19 @@ class Normalisation(msgspec.Struct, frozen=True):
     def identity(cls, num_features: int) -> Normalisation:
         """Leaves every value as it is."""
         return cls((0.0,) * num_features, (1.0,) * num_features)
+
+    def over(self, places: Sequence[int], num_features: int) -> Normalisation:
+        """The same for features of which only those at `places` are normalised; the others stay as they are.
+
+        Raises:
+            DataError: when it is for another number of places.
+        """
+        if len(places) != len(self.mean):
+            raise DataError(f"the normalisation is for {len(self.mean)} features, the task has {len(places)} numbers")
+        mean, std = [0.0] * num_features, [1.0] * num_features
+        for place, *moments in zip(places, self.mean, self.std, strict=True):
+            mean[place], std[place] = moments
+        return Normalisation(tuple(mean), tuple(std))
 
     def apply(self, values: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
         """Normalised copy of `values` `(rows, num_features)`, within +-LIMIT; NaN stays NaN.
@@ -134,7 +149,7 @@ def _moments(count: float, total: float, squares: float) -> tuple[float, float]:
         return 0.0, 1.0
     mean = total / count
     variance = squares / count - mean * mean
-    if variance <= CONSTANT_BELOW * mean * mean:
+    if variance <= CONSTANT_BELOW * mean * mean + TINY:
         return mean, 1.0
     return mean, math.sqrt(variance)
 
@@ -146,6 +161,6 @@ def _fault(count: float, total: float, squares: float) -> str:
         return f"{count} is not a number of rows"
     if abs(total) > count * MAX_MAGNITUDE or not 0 <= squares <= count * MAX_MAGNITUDE**2:
         return "too large for that many rows"
-    if squares * count < total * total * (1 - 1e-9):
+    if squares * count < total * total * (1 - 1e-9) - TINY:
         return "the sum of squares is too small for the sum"
     return ""

@@ -24,26 +24,44 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, get_type_hints
 
+import msgspec
 from torch import nn
 
-from fieldfold.sensors.schema import ColumnTarget, DataSchema, Feature, RemainingLifeTarget
-from fieldfold.task.manifest import LearningRate, Metric, Optimizer, PerExampleClipping
+from fieldfold.sensors.schema import (
+    ColumnTarget,
+    DataSchema,
+    Feature,
+    InputTarget,
+    LabelsTarget,
+    RemainingLifeTarget,
+)
+from fieldfold.task.manifest import LearningRate, Manifest, Metric, Optimizer, PerExampleClipping
 from fieldfold.task.objectives import (
     Measure,
     PerExample,
     accuracy,
+    binary_cross_entropy,
     cross_entropy,
+    huber,
+    label_accuracy,
     mae,
     mean_absolute_error,
     mean_squared_error,
+    measure,
     rmse,
+    weighted_binary_cross_entropy,
+    weighted_cross_entropy,
 )
+from fieldfold.task.signature import RESERVED
 
 __all__ = [
     "ColumnTarget",
     "DataSchema",
     "Feature",
+    "InputTarget",
+    "LabelsTarget",
     "LearningRate",
     "Measure",
     "Metric",
@@ -53,19 +71,43 @@ __all__ = [
     "accuracy",
     "adam",
     "adamw",
+    "binary_cross_entropy",
+    "category",
     "cross_entropy",
     "features",
+    "huber",
+    "label_accuracy",
     "mae",
     "mean_absolute_error",
     "mean_squared_error",
+    "measure",
     "rmse",
     "sgd",
+    "weighted_binary_cross_entropy",
+    "weighted_cross_entropy",
 ]
 
 
-def features(*names: str, unit: str = "") -> tuple[Feature, ...]:
-    """Input channels by name, in the order of the model's last input dimension."""
-    return tuple(Feature(name, unit) for name in names)
+def features(
+    *names: str,
+    unit: str = "",
+    input: str | None = None,  # noqa: A002 -- the schema's word
+) -> tuple[Feature, ...]:
+    """Channels that are numbers, in the order of the last dimension of `input`, the model's argument (`x`)."""
+    return tuple(Feature(name, unit, input=input) for name in names)
+
+
+def category(
+    name: str,
+    *categories: str,
+    others: bool = False,
+    input: str | None = None,  # noqa: A002 -- the schema's word
+) -> Feature:
+    """A channel that is one of several categories: int64 indices, `Feature.num_categories` of them, in the input `c`.
+
+    A value that is none of them stops a gateway with an error, unless `others` gives all such an index, the last.
+    """
+    return Feature(name, categories=categories, others=others, input=input)
 
 
 def adam(*, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8, weight_decay: float = 0.0) -> Optimizer:
@@ -112,6 +154,19 @@ def sgd(
     )
 
 
+_AS_IN_MANIFEST = (
+    "name",
+    "description",
+    "data",
+    "optimizer",
+    "batch_size",
+    "local_steps",
+    "proximal",
+    "clip_norm",
+    "privacy",
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """A model and everything that is needed to train it on a gateway.
@@ -154,16 +209,41 @@ class Task:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuses what no compiler stage would name as well.
+        """Refuses at once, on the author's line, what a manifest cannot hold.
 
         Raises:
             TypeError: when a field holds another kind of thing.
-            ValueError: when a batch is too small to train on.
+            ValueError: when its value is out of bounds, or a batch too small to train on.
         """
         for field, kind in (("data", DataSchema), ("optimizer", Optimizer), ("name", str)):
             if not isinstance(getattr(self, field), kind):
                 raise TypeError(f"{field} must be a {kind.__name__}, not {getattr(self, field)!r}"[:200])
-        if not self.metrics or not all(isinstance(measure, Measure) for measure in self.metrics):
+        if not self.metrics or not all(isinstance(each, Measure) for each in self.metrics):
             raise TypeError("metrics must be a list of at least one Measure, such as rmse() or accuracy()")
+        if not callable(self.loss):
+            raise TypeError(f"loss must be a function (output, target) -> (batch,), not {self.loss!r}"[:200])
         if self.batch_size < 2:
             raise ValueError(f"batch_size is {self.batch_size}, it must be at least 2")
+        self._check_against_manifest()
+
+    def _check_against_manifest(self) -> None:
+        kinds = get_type_hints(Manifest, include_extras=True)
+        for field in _AS_IN_MANIFEST:
+            _check(field, getattr(self, field), kinds[field])
+        for each in self.metrics:
+            _check(f"metric {each.metric.name}", each.metric, Metric)
+        if isinstance(self.learning_rate, LearningRate):
+            _check("learning_rate", self.learning_rate, LearningRate)
+        elif not self.learning_rate > 0:
+            raise ValueError(f"learning_rate is {self.learning_rate}, it must be above 0")
+        reserved = sorted(set(self.data.inputs) & set(RESERVED))
+        if reserved:
+            raise ValueError(f"an input may not be called {reserved[0]}: the graphs have one of that name")
+
+
+def _check(field: str, value: object, kind: Any) -> None:
+    """Structures do not check their own values when they are made, but when they are read."""
+    try:
+        msgspec.convert(msgspec.to_builtins(value), kind)
+    except (msgspec.ValidationError, TypeError) as error:
+        raise ValueError(f"{field}: {error}".replace("`$", "`")) from None

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fieldfold.errors import DataError
-from fieldfold.task.manifest import Array, Manifest
+from fieldfold.sensors.arrays import Array
+from fieldfold.task.manifest import Manifest
 from fieldfold.task.runtime import Batch
 from fieldfold.task.signature import WEIGHTS
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,8 +28,9 @@ from numpy.typing import NDArray
 
 from fieldfold.errors import BundleError
 from fieldfold.params import Vector, as_vector, is_finite
-from fieldfold.task.manifest import FORMAT, Array, Manifest, Section, SectionName
-from fieldfold.task.signature import RESERVED
+from fieldfold.sensors.arrays import Array, input_arrays, target_arrays
+from fieldfold.task.manifest import FORMAT, Manifest, Section, SectionName
+from fieldfold.task.signature import OUTPUT, RESERVED
 
 MAGIC = b"FFTB"
 MAX_BUNDLE_BYTES = 1 << 30
@@ -41,8 +43,8 @@ MAX_SECTION_BYTES: Mapping[SectionName, int] = {
     "self_check": 64 << 20,
 }
 SECTION_NAMES: tuple[SectionName, ...] = get_args(SectionName)
-MAX_ARRAYS = 64
-MAX_ARRAY_NAME = 64
+MAX_OUTPUTS = 64
+MAX_BATCH_BYTES = 1 << 30
 MAX_STATE_PER_PARAMETER = 4
 ZSTD_LEVEL = 19
 ZSTD_MAX_WINDOW_BYTES = 8 << 20
@@ -185,7 +187,7 @@ def check_manifest(manifest: Manifest) -> None:
     if tuple(section.name for section in manifest.sections) != SECTION_NAMES:
         raise BundleError(f"the bundle's sections are not {', '.join(SECTION_NAMES)}", _AGAIN)
     arrays = (*manifest.inputs, *manifest.targets)
-    _check_arrays(arrays)
+    _check_arrays(manifest)
     _check_layouts(manifest)
     expected = {
         "parameters": 4 * sum(layout.num_params for layout in manifest.layouts),
@@ -219,13 +221,24 @@ def _check_layouts(manifest: Manifest) -> None:
         raise BundleError(f"the bundle's optimizer keeps {state} numbers", "build it with a listed optimizer")
 
 
-def _check_arrays(arrays: tuple[Array, ...]) -> None:
-    names = [array.name for array in arrays]
-    plain = all(name.isidentifier() and name.isascii() and len(name) <= MAX_ARRAY_NAME for name in names)
-    if not plain or len({*names, *RESERVED}) != len(names) + len(RESERVED) or len(names) > MAX_ARRAYS:
-        raise BundleError("the names of the bundle's inputs and targets are not unique plain words", _AGAIN)
-    for array in arrays:
+def _check_arrays(manifest: Manifest) -> None:
+    data = manifest.data
+    follows = (data.kind, input_arrays(data), target_arrays(data))
+    if (manifest.kind, manifest.inputs, manifest.targets) != follows:
+        raise BundleError("the bundle's kind, inputs or targets do not follow from its data", _AGAIN)
+    taken = {array.name for array in (*manifest.inputs, *manifest.targets)} & set(RESERVED)
+    if taken:
+        raise BundleError(f"the bundle has an input with the reserved name {min(taken)}", "give it another name")
+    names = [array.name for array in manifest.outputs]
+    plain = names == [OUTPUT] or all(re.fullmatch(rf"{OUTPUT}\.[A-Za-z0-9_]{{1,64}}", name) for name in names)
+    if not names or not plain or len(set(names)) != len(names) or len(names) > MAX_OUTPUTS:
+        raise BundleError("the names of the bundle's outputs are not unique plain words", _AGAIN)
+    for array in (*manifest.inputs, *manifest.targets, *manifest.outputs):
         _elements(array.shape)
+    if batch_bytes((*manifest.inputs, *manifest.targets), manifest.batch_size) > MAX_BATCH_BYTES:
+        raise BundleError(
+            f"a batch of the bundle's task exceeds {MAX_BATCH_BYTES} bytes", "build it with smaller ones"
+        )
 
 
 def _elements(shape: tuple[int, ...]) -> int:

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 import msgspec
 
 from fieldfold.params import Layout
-from fieldfold.sensors.schema import DataSchema
+from fieldfold.sensors.arrays import Array
+from fieldfold.sensors.schema import DataSchema, Kind
 
 FORMAT = 1
 MAX_STATE_TENSORS = 40_000
@@ -102,14 +103,6 @@ class Metric(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return (max(mean, 0.0) ** 0.5 if self.finish == "root" else mean) * self.scale
 
 
-class Array(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Name, dtype and shape of a graph input without its leading batch dimension."""
-
-    name: str
-    dtype: Literal["float32", "int64"]
-    shape: tuple[int, ...]
-
-
 class SelfCheck(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a node repeats before its first step: the section `self_check` holds the batch.
 
@@ -134,8 +127,12 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         local: tensors that are trained and never leave the gateway, in the order of their own vector.
         frozen: tensors that no step changes: they lie in the bundle and do not travel again.
         optimizer_state: shapes of the optimizer's tensors, zero at the start.
-        inputs: arrays of one example as the graphs take them; batch dimension first.
-        targets: likewise.
+        kind: what is learned, in a word; follows from `data`.
+        inputs: arrays of one example as the graphs take them, in the order of the model's arguments; they too follow
+            from `data`.
+        targets: likewise, in the order in which the loss takes them after the model's output.
+        outputs: what the prediction graph gives: `output`, or where the model gives several tensors `output.<key>`,
+            the key of a dict or the number from 0 in a tuple.
         metrics: columns of the evaluation graph after the loss; the first is the one that decides.
         local_steps: optimizer steps an update.
         proximal: strength mu of FedProx's mu/2 ||w - w_global||^2 (0 is off).
@@ -146,7 +143,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: Literal[1]
     name: TaskName
     description: Annotated[str, msgspec.Meta(max_length=2000)]
-    kind: Literal["regression", "classification"]
+    kind: Kind
     data: DataSchema
     layout: Layout
     local: Layout
@@ -154,6 +151,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     optimizer_state: Annotated[tuple[tuple[int, ...], ...], msgspec.Meta(max_length=MAX_STATE_TENSORS)]
     inputs: tuple[Array, ...]
     targets: tuple[Array, ...]
+    outputs: tuple[Array, ...]
     metrics: Annotated[tuple[Metric, ...], msgspec.Meta(min_length=1, max_length=16)]
     optimizer: Optimizer
     learning_rate: LearningRate

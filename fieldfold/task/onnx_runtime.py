@@ -113,8 +113,8 @@ class OnnxRuntime:
         metrics = {metric.name: metric.value(mean) for metric, mean in zip(manifest.metrics, means, strict=True)}
         return Evaluation(loss, metrics, count)
 
-    def predict(self, parameters: Vector, inputs: Batch, local: Vector | None = None) -> NDArray[Any]:
-        """The model's output, batch dimension first.
+    def predict(self, parameters: Vector, inputs: Batch, local: Vector | None = None) -> dict[str, NDArray[Any]]:
+        """The model's outputs by the manifest's names, batch dimension first.
 
         Raises:
             BundleError: when the graph is not what the manifest says, or ONNX Runtime fails.
@@ -125,10 +125,8 @@ class OnnxRuntime:
             self._predict = self._open("predict.onnx", signature.predict_ports(manifest))
         rows = conform(inputs, manifest.inputs)
         model = self._model(parameters, local)
-        outputs = [
-            self._predict.run({**model, **chunk})[signature.OUTPUT] for chunk, _ in chunks(rows, manifest.batch_size)
-        ]
-        return np.concatenate(outputs)
+        outputs = [self._predict.run({**model, **chunk}) for chunk, _ in chunks(rows, manifest.batch_size)]
+        return {array.name: np.concatenate([output[array.name] for output in outputs]) for array in manifest.outputs}
 
     def self_check(self) -> None:
         """Repeats the manifest's self-check on this machine.

@@ -116,9 +116,7 @@ class GraphSession:
         raise BundleError(f"the bundle's {self.name} {what}", "build the bundle again: graph and manifest disagree")
 
 
-def _shape_fits(found: Sequence[int | str | None], expected: Sequence[int | None] | None) -> bool:
-    if expected is None:
-        return bool(found) and not isinstance(found[0], int)
+def _shape_fits(found: Sequence[int | str | None], expected: Sequence[int | None]) -> bool:
     return len(found) == len(expected) and all(
         not isinstance(size, int) if wanted is None else size == wanted
         for size, wanted in zip(found, expected, strict=True)

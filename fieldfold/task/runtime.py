@@ -68,8 +68,8 @@ class Runtime(Protocol):
     def evaluate(self, parameters: Vector, data: Batch, local: Vector | None = None) -> Evaluation:
         """Loss and metrics of `parameters` on all rows of `data`, batched within."""
 
-    def predict(self, parameters: Vector, inputs: Batch, local: Vector | None = None) -> NDArray[Any]:
-        """The model's output, batch dimension first."""
+    def predict(self, parameters: Vector, inputs: Batch, local: Vector | None = None) -> dict[str, NDArray[Any]]:
+        """The model's outputs by the manifest's names, batch dimension first."""
 
     def self_check(self) -> None:
         """Repeats the manifest's self-check on this machine.

@@ -4,7 +4,7 @@
 |---|---|---|
 | train | model, optimizer, `anchor`, inputs, targets, `weights`, scalars, `noise` | next state, `loss` |
 | evaluate | model, inputs, targets | `loss` and `metric.<i>`, one value an example |
-| predict | model, inputs | `output` |
+| predict | model, inputs | `output`, or `output.<key>` for each of several |
 
 The model is `parameters`, one flat vector of everything that is trained: the shared parameters, then the local ones;
 `buffers` likewise; and `frozen.<name>`, each frozen tensor in its own shape. The optimizer's i-th tensor is `s.<i>`;
@@ -20,7 +20,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from fieldfold.task.manifest import Array, Manifest, Optimizer
+from fieldfold.sensors.arrays import Array
+from fieldfold.task.manifest import Manifest, Optimizer
 
 PARAMETERS = "parameters"
 BUFFERS = "buffers"
@@ -43,12 +44,12 @@ class Port(NamedTuple):
     """One input or output of a graph.
 
     Attributes:
-        shape: `None` within stands for the batch dimension; `None` in all for any shape behind it.
+        shape: `None` within stands for the batch dimension.
     """
 
     name: str
     dtype: str
-    shape: tuple[int | None, ...] | None
+    shape: tuple[int | None, ...]
 
 
 SCALARS = (
@@ -120,5 +121,5 @@ def evaluate_ports(manifest: Manifest) -> tuple[tuple[Port, ...], tuple[Port, ..
 
 
 def predict_ports(manifest: Manifest) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
-    """Inputs and output of the prediction graph; the output has the shape that the model gives it."""
-    return (*model_ports(manifest), *batch_ports(manifest.inputs)), (Port(OUTPUT, "float32", None),)
+    """Inputs and outputs of the prediction graph."""
+    return (*model_ports(manifest), *batch_ports(manifest.inputs)), batch_ports(manifest.outputs)

@@ -24,9 +24,10 @@ from fieldfold.codec import encode
 from fieldfold.errors import WireError
 from fieldfold.link.session import LinkConfig
 from fieldfold.params import Layout, TensorSpec, Vector, as_vector, norm, to_bytes
+from fieldfold.sensors.arrays import Array
 from fieldfold.sensors.schema import ColumnTarget, DataSchema, Feature
 from fieldfold.task.bundle import Bundle, batch_bytes, pack
-from fieldfold.task.manifest import Array, LearningRate, Manifest, Metric, Optimizer, SectionName, SelfCheck
+from fieldfold.task.manifest import LearningRate, Manifest, Metric, Optimizer, SectionName, SelfCheck
 from fieldfold.wire.chunks import cut, object_digest
 from fieldfold.wire.messages import Binary, ClientUpdate
 from fieldfold.wire.messages import pack as pack_message
@@ -58,6 +59,7 @@ def bundle(name: str = "wear", normalisation: Literal["fleet", "none"] = "fleet"
         optimizer_state=(),
         inputs=inputs,
         targets=targets,
+        outputs=(Array("output", "float32", (1,)),),
         metrics=(Metric("rmse", "lower", "root"),),
         optimizer=Optimizer("sgd"),
         learning_rate=LearningRate(0.1),

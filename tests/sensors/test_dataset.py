@@ -82,9 +82,10 @@ def test_the_report_tells_what_became_of_the_data(tmp_path: Path) -> None:
     assert report.dropped_windows == {}
     assert sum(part.windows for part in report.parts.values()) == 7 * 8
     assert sum(part.series for part in report.parts.values()) == 9
-    assert (report.target.minimum, report.target.maximum) == (0, 5)
-    assert sum(report.target.counts) == 7 * 8
-    assert len(report.target.edges) == len(report.target.counts) + 1
+    (target,) = report.targets
+    assert (target.name, target.minimum, target.maximum) == ("remaining life", 0, 5)
+    assert sum(target.counts) == 7 * 8
+    assert len(target.edges) == len(target.counts) + 1
     speed, heat = report.features
     assert (speed.name, speed.unit, speed.missing, speed.minimum, speed.maximum) == ("speed", "rpm", 0, 0, 9)
     assert heat.missing == 2
@@ -94,7 +95,7 @@ def test_the_report_tells_what_became_of_the_data(tmp_path: Path) -> None:
 def test_the_report_counts_classes_and_dropped_windows(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("speed,state\n" + "1,ok\n2,worn\n3,ok\n4,\n,ok\n5,ok\n6,ok\n")
     report = load(STATE, DataConfig(files=("a.csv",)), tmp_path, held_out=True).report
-    assert report.target.classes == {"ok": 2, "worn": 1}
+    assert report.targets[0].classes == {"ok": 2, "worn": 1}
     assert report.dropped_windows == {"missing value": 2, "missing target": 1}
 
 

@@ -204,23 +204,21 @@ def test_compressing_a_log_keeps_its_series(tmp_path: Path) -> None:
 
 def test_class_labels_become_indices(tmp_path: Path) -> None:
     (series,) = reading(tmp_path, "speed,state\n1,worn\n2, ok\n3,2.0\n4,\n", STATE).series
-    assert series.target is not None
-    assert np.array_equal(series.target, [1, 0, 2, np.nan], equal_nan=True)
+    assert series.targets is not None
+    assert np.array_equal(series.targets[:, 0], [1, 0, 2, np.nan], equal_nan=True)
     message = refused(tmp_path, "speed,state\n1,broken\n", STATE)
-    assert "class 'broken' (data.target) is none of the task's; classes: ok, worn, 2" in message
+    assert "(data.target): class 'broken' is none of the task's; it knows ok, worn, 2" in message
     (series,) = reading(tmp_path, "speed,state\n1,broken\n", STATE, missing_values=("broken",)).series
-    assert series.target is not None
-    assert np.isnan(series.target).all()
+    assert series.targets is not None
+    assert np.isnan(series.targets).all()
 
 
 def test_column_settings_that_do_not_suit_the_task(tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r"data\.columns\.sped: the task has no such feature; features: speed, heat"
-    ):
+    with pytest.raises(ConfigError, match=r"data\.columns\.sped: the task has no such column; it has speed, heat"):
         reading(tmp_path, "1 2\n", columns={"sped": 1})
     with pytest.raises(ConfigError, match=r"data\.target: the task computes its target"):
         reading(tmp_path, "1 2\n", target=1)
-    with pytest.raises(ConfigError, match=r"data\.ends: the task's target is a column"):
+    with pytest.raises(ConfigError, match=r"data\.ends: the task has no target that is remaining life"):
         reading(tmp_path, "1 2\n", STATE, ends="x.txt")
 
 

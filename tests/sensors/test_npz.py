@@ -73,8 +73,8 @@ def test_class_labels_and_series_may_be_numbers_or_text(tmp_path: Path) -> None:
     np.savez(tmp_path / "pump.npz", speed=np.arange(2.0), state=np.array(["worn", "ok"]), id=np.array([7.0, 7.0]))
     (series,) = reading(tmp_path, STATE, series="id").series
     assert series.id == "7"
-    assert series.target is not None
-    assert series.target.tolist() == [1, 0]
+    assert series.targets is not None
+    assert series.targets.tolist() == [[1], [0]]
 
 
 def test_rows_may_be_ordered_by_numpy_times(tmp_path: Path) -> None:

@@ -11,10 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fieldfold.errors import DataError
-from fieldfold.sensors.schema import ColumnTarget, DataSchema, Feature, RemainingLifeTarget
+from fieldfold.sensors.schema import (
+    ColumnTarget,
+    DataSchema,
+    Feature,
+    InputTarget,
+    LabelsTarget,
+    RemainingLifeTarget,
+)
 from fieldfold.sensors.source import Series
 from fieldfold.sensors.split import Segment
-from fieldfold.sensors.windows import MISSING_TARGET, MISSING_VALUE, Windows, cut
+from fieldfold.sensors.windows import MISSING_TARGET, MISSING_VALUE, Windows, cut, origins, target_rows
 
 LIFE = DataSchema(features=(Feature("a"), Feature("b")), window=3, target=RemainingLifeTarget(cap=4, scale=2))
 LEVEL = DataSchema(features=(Feature("a"),), window=2, target=ColumnTarget("level", scale=10))
@@ -28,7 +35,7 @@ def ramp(rows: int, features: int = 2, **fields: Any) -> Series:
 def windows(series: Series, schema: DataSchema, *, start: int = 0, stop: int | None = None) -> Windows:
     stop = len(series.values) if stop is None else stop
     found = cut(series, Segment("train", start, stop), schema)
-    return Windows(series.values, found.starts, found.targets, schema.window)
+    return Windows(series.values, target_rows(series, schema), found.starts, schema.window, origins(schema))
 
 
 def test_a_window_is_consecutive_rows_and_its_target_the_capped_and_scaled_life_after_its_last() -> None:
@@ -47,21 +54,21 @@ def test_stride_and_segment_choose_the_windows_but_life_counts_to_the_end_of_the
     schema = DataSchema(features=LIFE.features, window=3, stride=2, target=RemainingLifeTarget())
     found = windows(ramp(12), schema, start=2, stop=9)
     assert found.starts.tolist() == [2, 4, 6]
-    assert found.targets[:, 0].tolist() == [7, 5, 3]
+    assert found.all()["y"][:, 0].tolist() == [7, 5, 3]
 
 
 def test_the_last_window_ends_with_the_segment() -> None:
     found = cut(ramp(8), Segment("test", 0, 8), LIFE, last_only=True)
-    assert (found.starts.tolist(), found.targets.tolist()) == ([5], [[0]])
+    assert found.starts.tolist() == [5]
 
 
 def test_windows_with_a_missing_value_or_target_are_dropped_and_counted() -> None:
-    series = ramp(8, 1, target=np.array([0.0, 10, 20, 30, np.nan, 50, 60, 70]))
+    series = ramp(8, 1, targets=np.array([[0.0], [10], [20], [30], [np.nan], [50], [60], [70]]))
     series.values[1, 0] = np.nan
     found = cut(series, Segment("train", 0, 8), LEVEL)
     assert found.dropped == {MISSING_VALUE: 2, MISSING_TARGET: 1}
     assert found.starts.tolist() == [2, 4, 5, 6]
-    assert found.targets.tolist() == [[3], [5], [6], [7]]
+    assert windows(series, LEVEL).all()["y"].tolist() == [[3], [5], [6], [7]]
 
 
 def test_a_segment_shorter_than_a_window_gives_none() -> None:
@@ -72,7 +79,7 @@ def test_a_segment_shorter_than_a_window_gives_none() -> None:
 
 
 def test_classes_are_int64_indices() -> None:
-    batch = windows(ramp(4, 1, target=np.array([0.0, 1, np.nan, 0])), STATE).all()
+    batch = windows(ramp(4, 1, targets=np.array([[0.0], [1], [np.nan], [0]])), STATE).all()
     assert batch["y"].dtype == np.int64
     assert batch["y"].tolist() == [1, 0]
 
@@ -88,7 +95,7 @@ def test_a_batch_is_the_callers_own() -> None:
     batch["x"][:] = -1
     batch["y"][:] = -1
     assert found.batch(np.array([4, 0]))["x"][:, 0, 0].tolist() == [8, 0]
-    assert found.targets[4] == 0.5
+    assert found.targets[6] == 0.5
 
 
 def test_an_epoch_hands_out_every_window_once_in_an_order_of_the_seed() -> None:
@@ -137,4 +144,54 @@ def test_every_window_without_a_hole_is_there(rows: int, window: int, stride: in
     possible = range(0, rows - window + 1, stride)
     assert found.starts.tolist() == [start for start in possible if not holes & set(range(start, start + window))]
     assert sum(found.dropped.values()) == len(possible) - len(found.starts)
-    assert found.targets[:, 0].tolist() == [min(rows - window - start, 125) for start in found.starts.tolist()]
+    targets = windows(series, schema).all()["y"][:, 0].tolist()
+    assert targets == [min(rows - window - start, 125) for start in found.starts.tolist()]
+
+
+def test_every_array_of_a_batch_comes_from_its_own_columns() -> None:
+    schema = DataSchema(
+        features=(Feature("a"), Feature("tool", categories=("drill", "mill")), Feature("b")),
+        window=2,
+        target=(
+            ColumnTarget("level", scale=10, offset=5, per_step=True),
+            InputTarget(),
+            LabelsTarget(("leak", "jam")),
+            RemainingLifeTarget(),
+            ColumnTarget("state", classes=("ok", "worn"), per_step=True),
+        ),
+    )
+    values = np.array([[1.0, 0, 10], [2, 1, 20], [3, 1, 30]])
+    targets = np.array([[15.0, 0, 1, 0], [25, 1, 1, 1], [35, 0, 0, 1]])
+    batch = windows(Series("press", values, targets), schema).all()
+    assert {name: array.dtype.name for name, array in batch.items()} == {
+        "x": "float32",
+        "c": "int64",
+        "y_0": "float32",
+        "y_1": "float32",
+        "y_2": "float32",
+        "y_3": "float32",
+        "y_4": "int64",
+    }
+    assert {name: array.tolist() for name, array in batch.items()} == {
+        "x": [[[1, 10], [2, 20]], [[2, 20], [3, 30]]],
+        "c": [[[0], [1]], [[1], [1]]],
+        "y_0": [[[1], [2]], [[2], [3]]],
+        "y_1": [[[1, 10], [2, 20]], [[2, 20], [3, 30]]],
+        "y_2": [[1, 1], [0, 0]],
+        "y_3": [[1], [0]],
+        "y_4": [[0, 1], [1, 1]],
+    }
+    assert not np.shares_memory(batch["x"], batch["y_1"])
+
+
+def test_a_target_per_step_must_be_known_in_every_row_of_the_window() -> None:
+    targets = np.array([[1.0], [np.nan], [3], [4], [5]])
+    every = DataSchema(LEVEL.features, 2, ColumnTarget("level", per_step=True))
+    assert windows(ramp(5, 1, targets=targets), every).starts.tolist() == [2, 3]
+    assert windows(ramp(5, 1, targets=targets), LEVEL).starts.tolist() == [1, 2, 3]
+
+
+def test_a_window_of_one_row_is_the_row() -> None:
+    schema = DataSchema(LIFE.features, 1, InputTarget())
+    batch = windows(ramp(3), schema).all()
+    assert batch["x"].tolist() == batch["y"].tolist() == [[0, 1], [2, 3], [4, 5]]

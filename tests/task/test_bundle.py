@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from fieldfold.errors import BundleError
 from fieldfold.params import Layout, TensorSpec
+from fieldfold.sensors.arrays import Array
 from fieldfold.sensors.schema import ColumnTarget, DataSchema, Feature
 from fieldfold.task.bundle import MAX_MANIFEST_BYTES, Bundle, pack
-from fieldfold.task.manifest import Array, LearningRate, Manifest, Metric, Optimizer, SectionName, SelfCheck
+from fieldfold.task.manifest import LearningRate, Manifest, Metric, Optimizer, SectionName, SelfCheck
 
 HEAD = struct.Struct("<4sHI")
 
@@ -33,6 +34,7 @@ MANIFEST = Manifest(
     optimizer_state=(),
     inputs=(Array("x", "float32", (4, 1)),),
     targets=(Array("y", "float32", (1,)),),
+    outputs=(Array("output", "float32", (1,)),),
     metrics=(Metric("RMSE", "lower", finish="root"),),
     optimizer=Optimizer("sgd"),
     learning_rate=LearningRate(0.1),
@@ -183,6 +185,14 @@ def test_parameters_must_be_finite(value: float) -> None:
         {"local_steps": -1},
         {"metrics": []},
         {"inputs": [{"name": "../x", "dtype": "float32", "shape": [4, 1]}]},
+        {"kind": "classification"},
+        {"data": {"features": [{"name": "force"}], "window": 5, "target": {"kind": "column", "name": "wear"}}},
+        {"data": {"features": [{"name": "force"}] * 2, "window": 4, "target": {"kind": "column", "name": "wear"}}},
+        {"targets": []},
+        {"outputs": []},
+        {"outputs": [{"name": "p.w", "dtype": "float32", "shape": [1]}]},
+        {"outputs": [{"name": "output", "dtype": "float32", "shape": [1]}] * 2},
+        {"outputs": [{"name": "output", "dtype": "float32", "shape": [0]}]},
         {"inputs": [{"name": "y", "dtype": "float32", "shape": [4, 1]}]},
         {"inputs": [{"name": "x", "dtype": "float32", "shape": [-4, 1]}]},
         {"inputs": [{"name": "x", "dtype": "object", "shape": [4, 1]}]},

@@ -12,7 +12,16 @@ from torch.nn import functional
 
 from fieldfold.errors import CompileError
 from fieldfold.task import Bundle
-from fieldfold.task.authoring import ColumnTarget, DataSchema, Task, features, mean_squared_error, rmse, sgd
+from fieldfold.task.authoring import (
+    ColumnTarget,
+    DataSchema,
+    LearningRate,
+    Task,
+    features,
+    mean_squared_error,
+    rmse,
+    sgd,
+)
 from fieldfold.task.bundle import SECTION_NAMES
 from fieldfold.task.compile.build import build_file, compile_task
 from fieldfold.task.compile.parity import TOLERANCE
@@ -98,8 +107,8 @@ def test_shapes_that_would_broadcast_are_refused() -> None:
 
 def test_an_error_of_the_model_is_told_with_the_shapes_it_was_called_with() -> None:
     error = refuse(tiny(lambda: nn.Linear(7, 1)))
-    assert "one training step in torch fails" in error.reason
-    assert "x of shape (4, 3, 2)" in error.hint
+    assert "a training step in torch fails" in error.reason
+    assert "x float32 of shape (4, 3, 2)" in error.hint
 
 
 @pytest.mark.parametrize("function", [torch.poisson, lambda x: x + torch.randperm(2), functional.gumbel_softmax])
@@ -158,8 +167,23 @@ def test_a_task_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         build_file(tmp_path / "absent.py", lambda _: None)
 
 
-def test_names_that_a_manifest_cannot_hold_are_refused() -> None:
-    assert "name" in refuse(tiny(linear, name="Wear & Tear")).reason
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("name", "Wear & Tear", "name: Expected"),
+        ("batch_size", 10**9, "batch_size: Expected `int` <= 65536"),
+        ("local_steps", 0, "local_steps: Expected `int` >= 1"),
+        ("learning_rate", 0.0, "learning_rate is 0.0, it must be above 0"),
+        ("learning_rate", LearningRate(-1.0), "learning_rate: Expected `float` > 0"),
+        ("optimizer", sgd(momentum=3), r"optimizer: Expected `float` < 1.0 - at `\.momentum`"),
+        ("metrics", [rmse(unit="m" * 50)], "metric RMSE: Expected `str` of length <= 32"),
+        ("data", DataSchema(features("a b"), 3, ColumnTarget("wear")), r"data: Expected .* `\.features\[0\]\.name`"),
+        ("data", DataSchema(features("a", input="seed"), 3, ColumnTarget("wear")), "may not be called seed"),
+    ],
+)
+def test_what_a_manifest_cannot_hold_is_refused_at_once(field: str, value: object, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        tiny(linear, **{field: value})
 
 
 def test_fields_of_the_wrong_kind_are_refused_at_once() -> None:
@@ -167,5 +191,9 @@ def test_fields_of_the_wrong_kind_are_refused_at_once() -> None:
         tiny(linear, optimizer="adam")
     with pytest.raises(TypeError, match="at least one Measure"):
         tiny(linear, metrics=[mean_squared_error])
+    with pytest.raises(TypeError, match="loss must be a function"):
+        tiny(linear, loss="mse")
+    with pytest.raises(TypeError, match=r"features must hold Features, as features\('a', 'b'\) makes them"):
+        DataSchema(features=("force", "heat"), window=3, target=ColumnTarget("wear"))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="at least 2"):
         tiny(linear, batch_size=1)

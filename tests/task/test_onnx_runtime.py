@@ -161,7 +161,7 @@ def test_regression_metrics_are_those_of_the_predictions(mlp_bundle: Bundle) -> 
     runtime = open_runtime(mlp_bundle)
     parameters = mlp_bundle.initial_parameters()
     data = batch_of(mlp_bundle.manifest, 130)
-    error = 125 * (runtime.predict(parameters, {"x": data["x"]}) - data["y"])
+    error = 125 * (runtime.predict(parameters, {"x": data["x"]})["output"] - data["y"])
     found = runtime.evaluate(parameters, data).metrics
     assert found == {
         "RMSE": pytest.approx(float(np.sqrt((error**2).mean())), rel=1e-5),
@@ -173,7 +173,7 @@ def test_accuracy_is_that_of_the_predictions(batch_norm_bundle: Bundle) -> None:
     runtime = open_runtime(batch_norm_bundle)
     parameters = batch_norm_bundle.initial_parameters()
     data = batch_of(batch_norm_bundle.manifest, 70)
-    scores = runtime.predict(parameters, {"x": data["x"]})
+    scores = runtime.predict(parameters, {"x": data["x"]})["output"]
     assert scores.shape == (70, 4)
     expected = float((scores.argmax(1) == data["y"]).mean())
     assert runtime.evaluate(parameters, data).metrics["accuracy"] == pytest.approx(expected)

@@ -176,8 +176,8 @@ def test_evaluation_and_prediction_use_the_local_values(personal: Bundle) -> Non
     shared, local = personal.initial_parameters(), personal.initial_local()
     other = local.copy()
     other[slice(*personal.manifest.local.offsets["head.bias"])] += 1
-    given, moved = (runtime.predict(shared, batch(0), values) for values in (local, other))
-    np.testing.assert_array_equal(given, runtime.predict(shared, batch(0)))
+    given, moved = (runtime.predict(shared, batch(0), values)["output"] for values in (local, other))
+    np.testing.assert_array_equal(given, runtime.predict(shared, batch(0))["output"])
     np.testing.assert_allclose(moved, given + 1, rtol=1e-5)
     assert runtime.evaluate(shared, batch(0), other).loss != runtime.evaluate(shared, batch(0), local).loss
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from click.testing import CliRunner
 from fieldfold.cli.task import task
 from fieldfold.errors import BundleError, CompileError
 from fieldfold.task import Bundle
+from fieldfold.task.compile.stages import STAGES
 
 TASK_FILE = '''
 """Wear of a press from force and heat."""
@@ -40,8 +42,16 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = CliRunner().invoke(task, ["build", str(folder / "press.py"), "-o", str(folder / "press.bundle")])
     assert result.exit_code == 0, result.output
     assert result.stdout == ""
-    assert "exporting train.onnx" in result.stderr
-    assert "press.bundle" in result.stderr.splitlines()[-1]
+    lines = result.stderr.splitlines()
+    assert [line.partition("] ")[2] for line in lines if line.startswith("[")] == list(STAGES)
+    what, takes, gives, learns, parity, following = lines[-6:]
+    figures = r"41 parameters, \d+\.\d kB, digest \w{12}, built in [\d.]+ s"
+    assert re.fullmatch(rf"{folder}/press\.bundle: press-wear \(regression\), {figures}", what)
+    assert takes == "takes   x float32 (batch, 4, 2)"
+    assert gives == "gives   output float32 (batch, 1)"
+    assert learns == "learns  y float32 (batch, 1)"
+    assert parity.startswith("parity  parameters within ")
+    assert following.startswith(f"next    fieldfold task check {folder}/press.bundle")
     assert sorted(path.name for path in folder.iterdir()) == ["press.bundle", "press.py"]
     return folder / "press.bundle"
 
@@ -88,7 +98,7 @@ def test_a_bundle_that_fails_is_not_written(tmp_path: Path) -> None:
     (tmp_path / "task.py").write_text(TASK_FILE.replace("nn.Linear(8, 4)", "nn.Linear(9, 4)"))
     result = CliRunner().invoke(task, ["build", str(tmp_path / "task.py"), "-o", str(tmp_path / "x.bundle")])
     assert isinstance(result.exception, CompileError)
-    assert "task.py: task press-wear: one training step in torch fails" in result.exception.reason
+    assert "task.py: task press-wear: a training step in torch fails" in result.exception.reason
     assert [path.name for path in tmp_path.iterdir()] == ["task.py"]
 
 

@@ -15,15 +15,19 @@ from torch import Tensor
 
 import fieldfold
 from fieldfold.errors import BundleError, CompileError, FieldfoldError
+from fieldfold.sensors.arrays import Array
 from fieldfold.task import signature
 from fieldfold.task.authoring import Task
 from fieldfold.task.bundle import Bundle, pack
+from fieldfold.task.compile import stages
 from fieldfold.task.compile.export import Example, export_graph, unseeded
 from fieldfold.task.compile.model import PreparedModel, prepare_model
-from fieldfold.task.compile.parity import STEPS, check_parity
+from fieldfold.task.compile.outputs import output_arrays
+from fieldfold.task.compile.parity import Parity, check_parity
 from fieldfold.task.compile.randomness import UnseededError
 from fieldfold.task.compile.reference import ReferenceRun
 from fieldfold.task.compile.samples import Arrays
+from fieldfold.task.compile.source_lines import raised_at, told
 from fieldfold.task.compile.step import TaskFunctions
 from fieldfold.task.compile.task_file import load_task
 from fieldfold.task.manifest import LearningRate, Manifest, SectionName, SelfCheck
@@ -39,17 +43,26 @@ _FLOAT32_MAX = 3.4e38
 Progress = Callable[[str], None]
 
 
-def build_file(path: Path, progress: Progress) -> Bundle:
+class Built(NamedTuple):
+    """A bundle, and how near it came to float64 torch."""
+
+    bundle: Bundle
+    parity: list[Parity]
+
+
+def build_file(path: Path, progress: Progress) -> Built:
     """Runs a task file and compiles its `TASK`.
 
     Raises:
-        CompileError: when that cannot be done; the reason begins with the path.
+        CompileError: when that cannot be done; the reason begins with a path, and a line where one is to blame.
     """
-    progress(f"reading {path.name}")
+    progress(stages.READING)
     task = load_task(path)
     try:
-        return compile_task(task, progress)
+        return _compile(task, progress)
     except CompileError as error:
+        if error.reason.startswith(f"{path}:"):
+            raise
         raise CompileError(f"{path}: {error.reason}", error.hint) from error
 
 
@@ -64,36 +77,46 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-@_one_thread()
 def compile_task(task: Task, progress: Progress) -> Bundle:
-    """Traces, checks and packs a task; `progress` is told of each stage in a few words.
+    """Traces, checks and packs a task; `progress` is told of each of `stages.STAGES`, and of what is found in it.
 
     Raises:
         CompileError: when the task is not sound, cannot be exported, or fails the parity gate.
     """
+    return _compile(task, progress).bundle
+
+
+@_one_thread()
+def _compile(task: Task, progress: Progress) -> Built:
     arrays = Arrays.of(task.data)
-    prepared = prepare_model(task)
+    with _failures_told(task, "the model cannot be made", "give an nn.Module, or what makes one when it is called"):
+        prepared = prepare_model(task)
     check_batch = arrays.sample(min(task.batch_size, SELF_CHECK_ROWS), task.seed)
-    progress("running the model in float64 torch")
-    self_check = _self_check(task, ReferenceRun(task, prepared, arrays), check_batch)
-    manifest = _checked(_manifest(task, prepared, arrays, self_check))
+    progress(stages.FLOAT64)
+    shapes = ", ".join(f"{name} {array.dtype} of shape {array.shape}" for name, array in check_batch.items())
+    with _failures_told(task, "a training step in torch fails", f"the batch holds {shapes}"):
+        outputs = ReferenceRun(task, prepared, arrays, torch.float32).predict(check_batch)
+        self_check = _self_check(task, ReferenceRun(task, prepared, arrays), check_batch)
+    given = output_arrays(outputs, self_check.batch_size)
+    manifest = _checked(_manifest(task, prepared, arrays, self_check, given))
     sections: dict[SectionName, bytes] = {
         "parameters": prepared.first_values().astype("<f4").tobytes(),
         "self_check": write_batch(manifest, check_batch),
     }
-    for name, function, examples, outputs in _graphs(task, prepared, manifest):
-        progress(f"exporting {name}")
-        sections[name] = export_graph(name, function, examples, outputs)
+    for name, function, examples, ports in _graphs(task, prepared, manifest):
+        progress(stages.exporting(name))
+        sections[name] = export_graph(name, function, examples, ports)
     try:
         bundle = Bundle.from_bytes(pack(manifest, sections))
     except BundleError as error:
         raise CompileError(f"task {task.name}: {error.reason}", error.hint) from error
-    progress(f"comparing {STEPS} steps with float64 torch")
-    for parity in check_parity(task, arrays, bundle, lambda dtype: ReferenceRun(task, prepared, arrays, dtype)):
+    progress(stages.COMPARING)
+    measured = check_parity(task, arrays, bundle, lambda dtype: ReferenceRun(task, prepared, arrays, dtype))
+    for parity in measured:
         progress(f"batches of {parity.rows}: parameters within {parity.error:.1e}")
         if parity.loose:
             progress(f"  not counted, float32 does not determine them: {', '.join(parity.loose)}")
-    return bundle
+    return Built(bundle, measured)
 
 
 class _Graph(NamedTuple):
@@ -117,30 +140,33 @@ def _graph(
 ) -> _Graph:
     examples = []
     for port in ports[0]:
-        sizes = port.shape or ()
-        shape = [TRACE_ROWS if size is None else size for size in sizes]
-        examples.append(Example(port.name, torch.zeros(shape, dtype=getattr(torch, port.dtype)), None in sizes))
+        shape = [TRACE_ROWS if size is None else size for size in port.shape]
+        examples.append(Example(port.name, torch.zeros(shape, dtype=getattr(torch, port.dtype)), None in port.shape))
     return _Graph(name, function, examples, [port.name for port in ports[1]])
 
 
-def _self_check(task: Task, run: ReferenceRun, batch: dict[str, NDArray[Any]]) -> SelfCheck:
-    """Losses from float64 torch: what every correct runtime comes near."""
-    rate = _learning_rate(task).initial
+@contextlib.contextmanager
+def _failures_told(task: Task, what: str, hint: str) -> Iterator[None]:
+    """Whatever the author's code raises becomes a CompileError with the author's line."""
     try:
-        losses = [
-            run.step(batch, learning_rate=rate, seed=SEED + index, proximal=task.proximal, clip_norm=task.clip_norm)
-            for index in range(SELF_CHECK_STEPS)
-        ]
-        evaluation_loss = run.evaluate(batch)[0]
+        yield
     except FieldfoldError:
         raise
     except UnseededError as error:
         raise unseeded(error) from error
     except Exception as error:
-        raise CompileError(
-            f"task {task.name}: one training step in torch fails: {type(error).__name__}: {error}",
-            f"the model is called with {', '.join(f'{k} of shape {v.shape}' for k, v in batch.items())}",
-        ) from error
+        where = raised_at(error) or f"task {task.name}"
+        raise CompileError(f"{where}: {what}: {told(error)}", hint) from error
+
+
+def _self_check(task: Task, run: ReferenceRun, batch: dict[str, NDArray[Any]]) -> SelfCheck:
+    """Losses from float64 torch: what every correct runtime comes near."""
+    rate = _learning_rate(task).initial
+    losses = [
+        run.step(batch, learning_rate=rate, seed=SEED + index, proximal=task.proximal, clip_norm=task.clip_norm)
+        for index in range(SELF_CHECK_STEPS)
+    ]
+    evaluation_loss = run.evaluate(batch)[0]
     if not max(map(abs, (*losses, evaluation_loss))) < _FLOAT32_MAX:
         raise CompileError(
             f"task {task.name}: the loss is not finite within {SELF_CHECK_STEPS} steps on standard normal inputs",
@@ -149,12 +175,14 @@ def _self_check(task: Task, run: ReferenceRun, batch: dict[str, NDArray[Any]]) -
     return SelfCheck(rounded(losses), rounded([evaluation_loss])[0], rate, len(next(iter(batch.values()))))
 
 
-def _manifest(task: Task, prepared: PreparedModel, arrays: Arrays, self_check: SelfCheck) -> Manifest:
+def _manifest(
+    task: Task, prepared: PreparedModel, arrays: Arrays, self_check: SelfCheck, outputs: tuple[Array, ...]
+) -> Manifest:
     return Manifest(
         format=1,
         name=task.name,
         description=task.description.strip(),
-        kind="classification" if arrays.num_classes else "regression",
+        kind=task.data.kind,
         data=task.data,
         layout=prepared.layout,
         local=prepared.local,
@@ -162,6 +190,7 @@ def _manifest(task: Task, prepared: PreparedModel, arrays: Arrays, self_check: S
         optimizer_state=signature.optimizer_shapes(task.optimizer, sum(spec.size for spec in prepared.trained)),
         inputs=arrays.inputs,
         targets=arrays.targets,
+        outputs=outputs,
         metrics=tuple(measure.metric for measure in task.metrics),
         optimizer=task.optimizer,
         learning_rate=_learning_rate(task),

@@ -152,10 +152,12 @@ def _compare_inference(runtime: OnnxRuntime, run: ReferenceRun, batch: dict[str,
     one = {name: array[:1] for name, array in batch.items()}
     for rows in (batch, one):
         predicted = runtime.predict(parameters, rows, local)
-        target = run.predict(rows)
-        if predicted.shape != target.shape:
-            raise CompileError(f"the predict graph gives shape {predicted.shape}, torch {target.shape}")
-        _compare_values(f"the output for {len(target)} rows", predicted.reshape(-1), target.reshape(-1))
+        for name, tensor in run.predict(rows).items():
+            if predicted[name].shape != tensor.shape:
+                raise CompileError(
+                    f"the predict graph gives {name} of shape {predicted[name].shape}, torch {tensor.shape}"
+                )
+            _compare_values(f"{name} for {len(tensor)} rows", predicted[name].reshape(-1), tensor.numpy().reshape(-1))
 
 
 def _compare_values(what: str, found: Any, expected: Any) -> None:

@@ -16,6 +16,7 @@ from torch.func import functional_call, grad_and_value, vmap
 from fieldfold.task.authoring import Task
 from fieldfold.task.batches import filled
 from fieldfold.task.compile.model import PreparedModel, tensors_of
+from fieldfold.task.compile.outputs import named_outputs
 from fieldfold.task.compile.randomness import SeededRandomness
 from fieldfold.task.compile.samples import Arrays
 from fieldfold.task.compile.step import per_example, plain_attention
@@ -39,6 +40,7 @@ class ReferenceRun:
         self._arrays = arrays
         self._dtype = dtype
         self._module = copy.deepcopy(prepared.module).to(dtype)
+        self._loss = copy.deepcopy(task.loss).to(dtype) if isinstance(task.loss, nn.Module) else task.loss
         present = tensors_of(self._module)
         self._trained = {spec.name: cast("nn.Parameter", present[spec.name]) for spec in prepared.trained}
         shared = prepared.layout.offsets.keys()
@@ -71,7 +73,7 @@ class ReferenceRun:
             self._optimizer.zero_grad()
             with SeededRandomness(torch.tensor(seed)):
                 if self._task.privacy is None:
-                    losses = per_example("loss", self._task.loss, self._module(*inputs), targets)
+                    losses = per_example("loss", self._loss, self._module(*inputs), targets)
                     (losses @ shares / shares.sum()).backward()  # type: ignore[no-untyped-call]
                 else:
                     losses = self._private_backward(self._task.privacy.norm, inputs, targets, shares, noise)
@@ -102,14 +104,13 @@ class ReferenceRun:
         with _default_dtype(self._dtype), torch.no_grad(), plain_attention():
             inputs, targets = self._tensors(batch)
             output = self._module.eval()(*inputs)
-            functions = [self._task.loss, *(measure.values for measure in self.metrics)]
+            functions = [self._loss, *(measure.values for measure in self.metrics)]
             return [float(per_example("loss or metric", f, output, targets).mean()) for f in functions]
 
-    def predict(self, batch: dict[str, NDArray[Any]]) -> NDArray[np.float64]:
-        """The model's output."""
+    def predict(self, batch: dict[str, NDArray[Any]]) -> dict[str, Tensor]:
+        """The model's outputs by the manifest's names."""
         with _default_dtype(self._dtype), torch.no_grad(), plain_attention():
-            output: Tensor = self._module.eval()(*self._tensors(batch)[0])
-            return output.numpy().astype(np.float64)
+            return named_outputs(self._module.eval()(*self._tensors(batch)[0]))
 
     def _descend(self, learning_rate: float) -> None:
         for group in self._optimizer.param_groups:
@@ -136,7 +137,7 @@ class ReferenceRun:
 
         def of_one(trained: dict[str, Tensor], inputs: list[Tensor], targets: list[Tensor]) -> Tensor:
             output = functional_call(self._module, {**others, **trained}, tuple(t.unsqueeze(0) for t in inputs))
-            return per_example("loss", self._task.loss, output, [t.unsqueeze(0) for t in targets]).squeeze(0)
+            return per_example("loss", self._loss, output, [t.unsqueeze(0) for t in targets]).squeeze(0)
 
         losses: Tensor
         trained = {name: parameter.detach() for name, parameter in self._trained.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -18,7 +18,9 @@ from fieldfold.task import signature
 from fieldfold.task.authoring import Task
 from fieldfold.task.compile import optimizers
 from fieldfold.task.compile.model import PreparedModel
+from fieldfold.task.compile.outputs import named_outputs
 from fieldfold.task.compile.randomness import SeededRandomness
+from fieldfold.task.compile.source_lines import defined_at
 from fieldfold.task.objectives import PerExample
 
 _Batch: TypeAlias = tuple[list[Tensor], list[Tensor]]
@@ -26,8 +28,8 @@ _Batch: TypeAlias = tuple[list[Tensor], list[Tensor]]
 _NORM_EPSILON = 1e-6  # a gradient of zero is not divided by zero
 
 
-def per_example(what: str, function: PerExample, output: Tensor, targets: Sequence[Tensor]) -> Tensor:
-    """Calls a loss or metric.
+def per_example(what: str, function: PerExample, output: Any, targets: Sequence[Tensor]) -> Tensor:
+    """Calls a loss or metric with what the model gave.
 
     Raises:
         CompileError: when it does not give one floating-point value an example.
@@ -37,8 +39,9 @@ def per_example(what: str, function: PerExample, output: Tensor, targets: Sequen
         found = (
             f"{values.dtype} of shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
         )
+        place = f"{where}: " if (where := defined_at(function)) else ""
         raise CompileError(
-            f"the {what} gives {found}, not one float an example",
+            f"{place}the {what} gives {found}, not one float an example",
             "leave out the mean over the batch: use reduction='none' and average the other dimensions",
         )
     return values
@@ -112,12 +115,12 @@ class TaskFunctions:
         return (loss, *columns)
 
     def predict(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Model and inputs -> the model's output."""
+        """Model and inputs -> the model's outputs."""
         rest = iter(tensors)
         model = self._model(rest)
         self._prepared.module.eval()
         with torch.no_grad(), plain_attention():
-            return (self._forward(model, list(rest)),)
+            return tuple(named_outputs(self._forward(model, list(rest))).values())
 
     # -- gradients ---------------------------------------------------------------------------------------------------
 
@@ -180,14 +183,9 @@ class TaskFunctions:
     def _batch(self, rest: Iterator[Tensor]) -> _Batch:
         return list(islice(rest, self._num_inputs)), list(islice(rest, self._num_targets))
 
-    def _forward(self, model: dict[str, Tensor], inputs: Sequence[Tensor]) -> Tensor:
+    def _forward(self, model: dict[str, Tensor], inputs: Sequence[Tensor]) -> Any:
         """The model's output; a buffer that the forward pass replaces is replaced in `model` too."""
-        output = functional_call(self._prepared.module, model, tuple(inputs))
-        if not isinstance(output, Tensor):
-            raise CompileError(
-                f"the model's forward gives a {type(output).__name__}", "let forward return one tensor, batch first"
-            )
-        return output
+        return functional_call(self._prepared.module, model, tuple(inputs))
 
 
 def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import runpy
 import sys
-import traceback
 from pathlib import Path
 
 import torch
 
 from fieldfold.errors import CompileError
 from fieldfold.task.authoring import Task
+from fieldfold.task.compile.source_lines import raised_at, told
 
 _FIRST_SEED = 0  # a model made while the file runs has the same first parameters every time
 
@@ -29,9 +29,9 @@ def load_task(path: Path) -> Task:
     try:
         names = runpy.run_path(str(path), run_name="fieldfold_task_file")
     except (Exception, SystemExit) as error:
-        reason = f"{_position(path, error)}: {type(error).__name__}: {error}"
         raise CompileError(
-            reason, "a task file is ordinary Python: run it by itself to see the whole error"
+            f"{raised_at(error) or path}: {told(error)}",
+            "a task file is ordinary Python: run it by itself to see the whole error",
         ) from error
     finally:
         sys.path.remove(folder)
@@ -40,10 +40,3 @@ def load_task(path: Path) -> Task:
         found = "nothing" if task is None else f"a {type(task).__name__}"
         raise CompileError(f"{path}: TASK is {found}", "assign TASK = Task(...) from fieldfold.task.authoring")
     return task
-
-
-def _position(path: Path, error: BaseException) -> str:
-    if isinstance(error, SyntaxError):
-        return f"{path}:{error.lineno}"
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-    return f"{path}:{lines[-1]}" if lines else str(path)
