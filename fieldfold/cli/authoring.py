@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 import click
 
 from fieldfold.cli.figures import size
+from fieldfold.cli.inspection import told_arrays
 from fieldfold.cli.stages import Stages
 from fieldfold.errors import CompileError
 
 if TYPE_CHECKING:
-    from fieldfold.sensors.arrays import Array
     from fieldfold.task.compile.build import Built
 
 KINDS = ("regression", "classification", "multi-label", "autoencoder", "sequence")
@@ -104,15 +104,9 @@ def _summary(built: Built, output: Path, took_s: float) -> list[str]:
     figures = f"{manifest.num_trained} parameters, {size(len(bundle.data))}, digest {bundle.digest[:12]}"
     return [
         f"{output}: {manifest.name} ({manifest.kind}), {figures}, built in {took_s:.1f} s",
-        f"takes   {_arrays(manifest.inputs)}",
-        f"gives   {_arrays(manifest.outputs)}",
-        f"learns  {_arrays(manifest.targets)}",
+        f"takes   {told_arrays(manifest.inputs)}",
+        f"gives   {told_arrays(manifest.outputs)}",
+        f"learns  {told_arrays(manifest.targets)}",
         f"parity  parameters within {farthest:.1e} of float64 torch's, measured over whole training runs",
         f"next    fieldfold task check {output}, then fieldfold task publish {output} beside the aggregator",
     ]
-
-
-def _arrays(arrays: tuple[Array, ...]) -> str:
-    return ", ".join(
-        f"{array.name} {array.dtype} ({', '.join(map(str, ('batch', *array.shape)))})" for array in arrays
-    )

@@ -8,12 +8,12 @@ import resource
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
-import msgspec
 
 from fieldfold.cli.authoring import build, new
+from fieldfold.cli.inspection import inspect
 
 if TYPE_CHECKING:
     from fieldfold.task.bundle import Bundle
@@ -32,23 +32,7 @@ def task() -> None:
 
 task.add_command(new)
 task.add_command(build)
-
-
-@task.command()
-@click.argument("file", type=_FILE)
-@click.option("--json", "as_json", is_flag=True, help="The manifest as JSON, with digest and size.")
-def inspect(file: Path, *, as_json: bool) -> None:
-    """Show what a bundle FILE holds, after checking all of it."""
-    from fieldfold.task.bundle import Bundle
-
-    bundle = Bundle.read(file)
-    if as_json:
-        head: dict[str, Any] = {"digest": bundle.digest, "size_bytes": len(bundle.data)}
-        whole = msgspec.json.encode(head | msgspec.to_builtins(bundle.manifest))
-        click.echo(msgspec.json.format(whole, indent=2).decode())
-        return
-    for label, value in _summary(bundle):
-        click.echo(f"{label:<15}{value}")
+task.add_command(inspect)
 
 
 @task.command()
@@ -92,55 +76,6 @@ def _speed(bundle: Bundle, runtime: Runtime) -> float:
         )
         steps += 1
     return steps / (time.perf_counter() - start)
-
-
-def _summary(bundle: Bundle) -> list[tuple[str, str]]:
-    manifest = bundle.manifest
-    optimizer, data = manifest.optimizer, manifest.data
-    names = [f"{feature.name} [{feature.unit}]" if feature.unit else feature.name for feature in data.features]
-    settings = [f"{name} {value:g}" for name, value in _settings(optimizer).items() if value]
-    chosen = ", ".join([optimizer.name, *settings])
-    lines = [
-        ("task", f"{manifest.name} ({manifest.kind})"),
-        ("description", " ".join(manifest.description.split()) or "-"),
-        ("digest", bundle.digest),
-        ("parameters", _parameters(bundle)),
-        ("features", f"{len(names)}: {', '.join(names)}"),
-        ("windows", f"{data.window} rows, stride {data.stride}, normalisation {data.normalisation}"),
-        ("target", _target(bundle)),
-        ("metrics", ", ".join(f"{m.name} [{m.unit}]" if m.unit else m.name for m in manifest.metrics)),
-        ("optimizer", f"{chosen}, learning rate {manifest.learning_rate.initial:g}"),
-        (
-            "an update",
-            f"{manifest.local_steps} steps of {manifest.batch_size} examples",
-        ),
-        ("proximal", f"{manifest.proximal:g}, clip norm {manifest.clip_norm:g}"),
-        ("made with", manifest.producer),
-        ("size", f"{len(bundle.data)} bytes"),
-    ]
-    lines += [("", f"{s.name}: {s.size_bytes} bytes, {s.compressed_bytes} compressed") for s in manifest.sections]
-    return lines
-
-
-def _parameters(bundle: Bundle) -> str:
-    layout, local, frozen = bundle.manifest.layouts
-    told = f"{layout.num_trained} trained, {layout.num_params - layout.num_trained} in buffers"
-    parts = [(local.num_params, "stay on each gateway"), (frozen.num_params, "frozen")]
-    return ", ".join([told, *(f"{count} {what}" for count, what in parts if count)])
-
-
-def _settings(optimizer: Any) -> dict[str, float]:
-    names = ("momentum", "nesterov") if optimizer.name == "sgd" else ("beta1", "beta2", "epsilon")
-    decay = ("weight_decay", "decoupled") if optimizer.weight_decay else ()
-    return {name.replace("_", " "): getattr(optimizer, name) for name in (*names, *decay)}
-
-
-def _target(bundle: Bundle) -> str:
-    told = []
-    for target in msgspec.to_builtins(bundle.manifest.data.targets):
-        kind = target.pop("kind").replace("_", " ")
-        told.append(", ".join([kind, *(f"{name} {value}" for name, value in target.items() if value)]))
-    return "; ".join(told)
 
 
 @task.command()
