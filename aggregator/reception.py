@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import cast
 
 import msgspec
 
+from aggregator.intake.allowance import Allowance
 from aggregator.intake.desk import Desk, Whole
 from aggregator.ledger.ledger import Ledger
 from aggregator.ledger.records import Decision
 from aggregator.model import GlobalModel
 from aggregator.verify.update import Expectation, Rejected, Verdict, VerifyConfig, verify
 from fieldfold.errors import WireError
-from fieldfold.wire.messages import Receipt, RejectionCode
+from fieldfold.wire.chunks import object_digest
+from fieldfold.wire.messages import Chunk, ClientUpdate, Receipt, RejectionCode, unpack
+
+MAX_BYTES_PER_PARAMETER = 5
+SMALLEST_LIMIT_BYTES = 1 << 16
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -29,18 +36,26 @@ class Reception:
     When a transaction was rolled back `restore` is called in the next one.
     """
 
-    def __init__(self, ledger: Ledger, limits: VerifyConfig, max_update_bytes: int) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        limits: VerifyConfig,
+        max_update_bytes: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._ledger = ledger
         self._limits = limits
         self._max_update_bytes = max_update_bytes
-        self._desk = Desk(max_update_bytes)
+        self._clock = clock
+        self._desk = Desk()
+        self._allowance = Allowance(limits.max_per_minute)
 
     def restore(self) -> None:
         """Takes up the pieces that are on disk; drops those that are not taken any more (the limit was lowered)."""
-        self._desk = Desk(self._max_update_bytes)
+        self._desk = Desk()
         for node, digest, message in self._ledger.chunks():
             try:
-                over = self._desk.take(node, message).over
+                over = self._desk.take(node, unpack(Chunk, message), self._max_update_bytes).over
             except WireError:
                 over = (digest,)
             for name in over:
@@ -52,7 +67,10 @@ class Reception:
         Raises:
             WireError: when it cannot even be answered, since it bears no sequence number.
         """
-        outcome = self._desk.take(node, message)
+        chunk = unpack(Chunk, message)
+        if not self._allowance.take(node, chunk.num_chunks, self._clock()):
+            return self._defer(node, chunk, model)
+        outcome = self._desk.take(node, chunk, self._most_bytes(model))
         for digest in outcome.over:
             self._ledger.drop_chunks(node, digest)
         if outcome.keep:
@@ -60,6 +78,28 @@ class Reception:
         if outcome.malformed:
             raise WireError(outcome.malformed)
         return self._decide(node, outcome.whole, model) if outcome.whole else None
+
+    def _most_bytes(self, model: GlobalModel | None) -> int:
+        """An honest update is hardly larger than the model without compression."""
+        if model is None:
+            return self._max_update_bytes
+        return min(self._max_update_bytes, max(SMALLEST_LIMIT_BYTES, MAX_BYTES_PER_PARAMETER * model.num_params))
+
+    def _defer(self, node: str, chunk: Chunk, model: GlobalModel | None) -> Answer | None:
+        """Passes over what is too much; a whole update at least is told so."""
+        if chunk.num_chunks > 1:
+            return None
+        allowed = self._limits.max_per_minute
+        receipt = Receipt(
+            sequence=unpack(ClientUpdate, chunk.data).sequence,
+            update=object_digest(chunk.data),
+            decision="deferred",
+            code="too_many",
+            reason=f"more than {allowed:g} updates a minute",
+            hint="the node sends it again later; see verify.max_per_minute",
+            version=model.version if model else 0,
+        )
+        return Answer(node, receipt)
 
     def _decide(self, node: str, whole: Whole, model: GlobalModel | None) -> Answer:
         update = whole.update

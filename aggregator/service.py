@@ -243,13 +243,15 @@ class Service:
             log.warning("of no use: %s", reading.malformed)
         if reading.answer is None:
             return
-        decision = reading.answer.decision
-        if decision is not None:
+        decision, receipt = reading.answer.decision, reading.answer.receipt
+        if receipt.decision == "deferred":
+            self._tally.deferred(reading.node, receipt.reason)
+        elif decision is not None:
             self._tally.decided(decision)
             self._unfolded |= decision.accepted
             if not decision.accepted:
                 log.warning("update %d of %s rejected: %s", decision.sequence, decision.node, decision.reason)
-        self._outgoing.send(self._topics.receipt(reading.node), write(reading.answer.receipt))
+        self._outgoing.send(self._topics.receipt(reading.node), write(receipt))
 
     def _react(self, event: object) -> None:
         if isinstance(event, Connected):

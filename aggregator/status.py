@@ -39,7 +39,7 @@ class AggregatorStatus(msgspec.Struct, frozen=True):
         score: newest held-out score with its version.
         evaluation_trouble: why there are no scores, where some are wanted.
         staleness_median, staleness_max: over the newest accepted updates.
-        reasons: rejected updates since the start of the program, by the receipt's code.
+        reasons: rejected and deferred updates since the start of the program, by the receipt's code.
         bytes_received: update messages as they came over the wire (before a restart: without repeats).
         bytes_published: model and task as they were handed to the broker.
         float32_bytes: what the accepted updates would have been uncompressed.
@@ -115,6 +115,11 @@ class Tally:
         self.malformed += 1
         if node:
             self.node(node).last_reason = reason
+
+    def deferred(self, node: str, reason: str) -> None:
+        """Counts an update that was more than its node may send."""
+        self.reasons["too_many"] += 1
+        self.node(node).last_reason = reason
 
     def decided(self, decision: Decision) -> None:
         """Counts a decision."""

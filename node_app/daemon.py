@@ -167,6 +167,10 @@ class Daemon:
             self._download.take(topic, payload)
 
     def _take_receipt(self, receipt: Receipt) -> None:
+        if receipt.decision == "deferred":
+            self._last_receipt = f"update {receipt.sequence} deferred: {receipt.reason}"
+            log.warning("%s; it is sent again later", self._last_receipt)
+            return
         if not self._store.settle(receipt):
             return
         word = f"update {receipt.sequence} {receipt.decision}"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from fieldfold.errors import WireError
-from fieldfold.wire.chunks import Assemblies, object_digest
-from fieldfold.wire.messages import Chunk, ClientUpdate, unpack
+from fieldfold.wire.chunks import Assemblies, check_chunk, object_digest
+from fieldfold.wire.messages import MAX_OBJECT_BYTES, Chunk, ClientUpdate, unpack
 
 OPEN_PER_NODE = 2
 """Updates of one node that may be incomplete at a time; the oldest makes way."""
@@ -41,18 +41,17 @@ class Outcome(msgspec.Struct, frozen=True):
 class Desk:
     """All updates under way. Memory is at most OPEN_PER_NODE x `max_bytes` a node, and only for what arrived."""
 
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
+    def __init__(self) -> None:
         self._nodes: dict[str, Assemblies] = {}
 
-    def take(self, node: str, message: bytes) -> Outcome:
-        """Takes a message from `node`'s update topic.
+    def take(self, node: str, chunk: Chunk, max_bytes: int) -> Outcome:
+        """Takes a chunk from `node`'s update topic, of an update of at most `max_bytes`.
 
         Raises:
-            WireError: when it is no chunk, too large, or does not fit its object.
+            WireError: when it is too large, or does not fit its object.
         """
-        chunk = unpack(Chunk, message)
-        taken = self._nodes.setdefault(node, Assemblies(self._max_bytes, OPEN_PER_NODE)).take(chunk)
+        check_chunk(chunk, max_bytes)
+        taken = self._nodes.setdefault(node, Assemblies(MAX_OBJECT_BYTES, OPEN_PER_NODE)).take(chunk)
         if taken.whole is None:
             keep = taken.fresh and not taken.spoiled
             return Outcome(chunk, keep=keep, malformed=taken.spoiled, over=taken.over)

@@ -19,11 +19,13 @@ class VerifyConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         max_staleness: updates against a version older than this many are refused.
         max_num_examples: a node that claims more is refused.
+        max_per_minute: updates that a node may send; those beyond are deferred. 0 for no limit.
         max_norm: longest delta, as a multiple of the median of the recent ones (and at least of 1.0).
     """
 
     max_staleness: Annotated[int, msgspec.Meta(ge=0)] = 1000
     max_num_examples: Annotated[int, msgspec.Meta(ge=1)] = 1_000_000_000
+    max_per_minute: Annotated[float, msgspec.Meta(ge=0)] = 1200.0
     max_norm: Annotated[float, msgspec.Meta(gt=0)] = 100.0
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import msgspec
 
 from fieldfold.errors import WireError
-from fieldfold.wire.messages import MAX_OBJECT_BYTES, Chunk, pack
+from fieldfold.wire.messages import MAX_CHUNKS, MAX_OBJECT_BYTES, Chunk, pack
 
 ENVELOPE_BYTES = 48
 """Upper bound of what a chunk's own fields take of a message."""
@@ -69,6 +69,8 @@ def check_chunk(chunk: Chunk, max_bytes: int) -> None:
     """
     if chunk.total_bytes > max_bytes:
         raise WireError(f"an object of {chunk.total_bytes} bytes; at most {max_bytes} are taken here")
+    if chunk.num_chunks > MAX_CHUNKS:
+        raise WireError(f"an object in {chunk.num_chunks} chunks; at most {MAX_CHUNKS} are taken")
     if chunk.index >= chunk.num_chunks:
         raise WireError(f"chunk {chunk.index} of an object with {chunk.num_chunks} chunks")
     last = chunk.index == chunk.num_chunks - 1

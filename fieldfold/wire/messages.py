@@ -14,6 +14,8 @@ from fieldfold.errors import WireError
 
 FORMAT: Final = 1
 MAX_OBJECT_BYTES = 1 << 30
+MAX_CHUNKS = 1 << 16
+"""Of an object: what it takes in memory beside its bytes stays small, however finely it was cut."""
 MAX_JSON_BYTES = 60 * 1024
 MAX_COUNTER = (1 << 53) - 1
 
@@ -27,7 +29,7 @@ RunId = Annotated[bytes, msgspec.Meta(min_length=8, max_length=8)]
 HexRunId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}\Z")]
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}\Z")]
 Text = Annotated[str, msgspec.Meta(max_length=500)]
-RejectionCode = Literal["invalid", "stale", "ahead", "other_run", "no_model", "sequence_used"]
+RejectionCode = Literal["invalid", "stale", "ahead", "other_run", "no_model", "sequence_used", "too_many"]
 Sums = Annotated[tuple[float, ...], msgspec.Meta(max_length=512)]
 
 
@@ -179,6 +181,7 @@ class Receipt(Readable, frozen=True, kw_only=True):
 
     Attributes:
         update: digest of the update that was decided on.
+        decision: `deferred` says that nothing was decided: the node sends it again, later.
         code: why it was rejected, for programs: `reason` is for people.
         staleness: versions between the update's base and the newest at its arrival.
         weight: the update's weight in the step it went into; None while it waits in a buffer.
@@ -189,7 +192,7 @@ class Receipt(Readable, frozen=True, kw_only=True):
     format: Literal[1] = FORMAT
     sequence: Counter
     update: HexDigest
-    decision: Literal["accepted", "rejected"]
+    decision: Literal["accepted", "rejected", "deferred"]
     code: RejectionCode | None = None
     reason: Text = ""
     hint: Text = ""

@@ -23,8 +23,12 @@ def large(sequence: int = 1, node: str = "press-1", size: int = 300) -> ClientUp
     return update(node, sequence, body=noise)
 
 
+def take(desk: Desk, message: bytes, node: str = "press-1", max_bytes: int = MAX_UPDATE_BYTES) -> Outcome:
+    return desk.take(node, unpack(Chunk, message), max_bytes)
+
+
 def take_all(desk: Desk, messages: list[bytes], node: str = "press-1") -> list[Outcome]:
-    return [desk.take(node, message) for message in messages]
+    return [take(desk, message, node) for message in messages]
 
 
 def wholes(outcomes: list[Outcome]) -> list[ClientUpdate]:
@@ -39,7 +43,7 @@ def held_bytes(desk: Desk, node: str) -> int:
 def test_one_chunk_is_a_whole_update_at_once() -> None:
     sent = update()
     [message] = chunks(sent)
-    outcome = Desk(MAX_UPDATE_BYTES).take("press-1", message)
+    outcome = take(Desk(), message)
     assert outcome.whole is not None
     assert outcome.whole.update == sent
     assert outcome.whole.body == pack(sent)
@@ -53,7 +57,7 @@ def test_any_order_and_any_repetition_give_the_update_once(data: st.DataObject) 
     sent = large()
     pieces = chunks(sent, SMALL)
     repeated = pieces + data.draw(st.lists(st.sampled_from(pieces), max_size=10))
-    outcomes = take_all(Desk(MAX_UPDATE_BYTES), data.draw(st.permutations(repeated)))
+    outcomes = take_all(Desk(), data.draw(st.permutations(repeated)))
     assert sent in wholes(outcomes)
     until_whole = outcomes[: next(index for index, outcome in enumerate(outcomes) if outcome.whole) + 1]
     kept = {outcome.chunk.index for outcome in until_whole if outcome.keep}
@@ -62,23 +66,23 @@ def test_any_order_and_any_repetition_give_the_update_once(data: st.DataObject) 
 
 
 def test_what_was_kept_on_disk_is_named_once_it_is_over() -> None:
-    desk = Desk(MAX_UPDATE_BYTES)
+    desk = Desk()
     outcomes = take_all(desk, chunks(large(), SMALL))
     assert [outcome.over for outcome in outcomes[:-1]] == [()] * (len(outcomes) - 1)
     assert outcomes[-1].over == (short(object_digest(pack(large()))),)
 
 
 def test_updates_of_several_nodes_and_sequences_do_not_mix() -> None:
-    desk = Desk(MAX_UPDATE_BYTES)
+    desk = Desk()
     sent = [large(1), large(2), large(1, "press-2")]
     lanes = [[(one.node, piece) for piece in chunks(one, SMALL)] for one in sent]
-    outcomes = [desk.take(node, piece) for row in zip(*lanes, strict=True) for node, piece in row]
+    outcomes = [take(desk, piece, node) for row in zip(*lanes, strict=True) for node, piece in row]
     assert wholes(outcomes) == sent
 
 
 def test_updates_that_are_never_finished_make_way_for_newer_ones() -> None:
-    desk = Desk(MAX_UPDATE_BYTES)
-    first = [desk.take("press-1", chunks(large(sequence), SMALL)[0]) for sequence in range(1, 20)]
+    desk = Desk()
+    first = [take(desk, chunks(large(sequence), SMALL)[0]) for sequence in range(1, 20)]
     given_up = [outcome.over for outcome in first]
     assert given_up[:OPEN_PER_NODE] == [()] * OPEN_PER_NODE
     assert [over[0] for over in given_up[OPEN_PER_NODE:]] == [
@@ -88,17 +92,17 @@ def test_updates_that_are_never_finished_make_way_for_newer_ones() -> None:
 
 
 def test_one_node_cannot_push_out_another_s() -> None:
-    desk = Desk(MAX_UPDATE_BYTES)
+    desk = Desk()
     mine = chunks(large(), SMALL)
     take_all(desk, mine[:-1])
     for sequence in range(20):
-        desk.take("press-2", chunks(large(sequence + 1, "press-2"), SMALL)[0])
-    assert wholes([desk.take("press-1", mine[-1])]) == [large()]
+        take(desk, chunks(large(sequence + 1, "press-2"), SMALL)[0], "press-2")
+    assert wholes([take(desk, mine[-1])]) == [large()]
 
 
 def test_an_update_that_is_cut_anew_begins_anew() -> None:
     """The broker's limit may have fallen between two attempts."""
-    desk = Desk(MAX_UPDATE_BYTES)
+    desk = Desk()
     take_all(desk, chunks(large(), SMALL)[:-1])
     outcomes = take_all(desk, chunks(large(), SMALL - 10))
     assert outcomes[0].over == (outcomes[0].chunk.digest,)
@@ -107,9 +111,9 @@ def test_an_update_that_is_cut_anew_begins_anew() -> None:
 
 
 def test_claimed_sizes_allocate_nothing() -> None:
-    desk = Desk(1 << 29)
-    chunk = Chunk(digest=b"12345678", total_bytes=1 << 29, chunk_bytes=4, index=5, data=b"1234")
-    assert desk.take("press-1", pack(chunk)).keep
+    desk = Desk()
+    chunk = Chunk(digest=b"12345678", total_bytes=1 << 18, chunk_bytes=4, index=5, data=b"1234")
+    assert desk.take("press-1", chunk, 1 << 18).keep
     assert held_bytes(desk, "press-1") == 4
 
 
@@ -129,6 +133,7 @@ def forged(**changes: object) -> bytes:
         (forged(total_bytes=2**63), "not a Chunk"),
         (forged(chunk_bytes=0), "not a Chunk"),
         (forged(index=1 << 20), "of an object with"),
+        (forged(total_bytes=1 << 20, chunk_bytes=1), "an object in 1048576 chunks; at most 65536 are taken"),
         (forged(index=-1), "not a Chunk"),
         (forged(data=b"short"), "holds 5 bytes, 64 were announced"),
         (forged(data=b"l" * 65), "holds 65 bytes, 64 were announced"),
@@ -138,14 +143,14 @@ def forged(**changes: object) -> bytes:
     ],
 )
 def test_a_message_that_is_no_chunk(message: bytes, reason: str) -> None:
-    desk = Desk(MAX_UPDATE_BYTES)
+    desk = Desk()
     with pytest.raises(WireError, match=reason):
-        desk.take("press-1", message)
+        take(desk, message)
     assert wholes(take_all(desk, chunks(large(), SMALL))) == [large()]
 
 
 def test_pieces_that_together_are_another_object() -> None:
-    desk = Desk(MAX_UPDATE_BYTES)
+    desk = Desk()
     pieces = chunks(large(), SMALL)
     outcomes = take_all(desk, [pieces[0], forged(data=b"?" * SMALL), *pieces[2:]])
     assert "digest" in outcomes[-1].malformed
@@ -156,7 +161,7 @@ def test_pieces_that_together_are_another_object() -> None:
 @pytest.mark.parametrize("body", [b"no update at all", pack(update())[:-1], b"\x91" * 3000])
 def test_a_whole_object_that_is_no_update(body: bytes) -> None:
     [message] = cut(body, 4096)
-    outcome = Desk(MAX_UPDATE_BYTES).take("press-1", message)
+    outcome = take(Desk(), message)
     assert outcome.malformed.startswith("not a ClientUpdate")
     assert outcome.whole is None
     assert not outcome.keep
@@ -174,10 +179,10 @@ def mangled(seed: int) -> bytes:
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.binary(max_size=120) | st.integers(0, 10**6).map(mangled), max_size=20))
 def test_any_bytes_are_an_outcome_or_a_wire_error(messages: list[bytes]) -> None:
-    desk = Desk(1 << 12)
+    desk = Desk()
     for message in messages:
         try:
-            desk.take("press-1", message)
+            take(desk, message, max_bytes=1 << 12)
         except WireError:
             continue
     if "press-1" in desk._nodes:
