@@ -78,8 +78,8 @@ def filled(rows: dict[str, NDArray[Any]], size: int) -> dict[str, NDArray[Any]]:
 
 
 def chunks(rows: dict[str, NDArray[Any]], size: int) -> Iterator[tuple[dict[str, NDArray[Any]], int]]:
-    """The rows in pieces of at most `size`, and how many each has."""
+    """The rows in pieces of at most `size`, and how many are left from each on."""
     count = len(next(iter(rows.values())))
     for start in range(0, count, size):
         chunk = {name: array[start : start + size] for name, array in rows.items()}
-        yield chunk, min(size, count - start)
+        yield chunk, count - start

@@ -104,11 +104,10 @@ class OnnxRuntime:
         model = self._model(parameters, local)
         names = (signature.LOSS, *(f"metric.{index}" for index in range(len(manifest.metrics))))
         sums = np.zeros(len(names))
-        count = 0
-        for chunk, size in chunks(rows, manifest.batch_size):
-            columns = self._evaluate.run({**model, **chunk})
+        count = len(next(iter(rows.values())))
+        for chunk, left in chunks(rows, manifest.batch_size):
+            columns = self._evaluate.run({**model, **chunk}, last=left <= manifest.batch_size)
             sums += [columns[name].sum(dtype=np.float64) for name in names]
-            count += size
         loss, *means = (sums / count).tolist()
         metrics = {metric.name: metric.value(mean) for metric, mean in zip(manifest.metrics, means, strict=True)}
         return Evaluation(loss, metrics, count)
@@ -125,7 +124,10 @@ class OnnxRuntime:
             self._predict = self._open("predict.onnx", signature.predict_ports(manifest))
         rows = conform(inputs, manifest.inputs)
         model = self._model(parameters, local)
-        outputs = [self._predict.run({**model, **chunk}) for chunk, _ in chunks(rows, manifest.batch_size)]
+        outputs = [
+            self._predict.run({**model, **chunk}, last=left <= manifest.batch_size)
+            for chunk, left in chunks(rows, manifest.batch_size)
+        ]
         return {array.name: np.concatenate([output[array.name] for output in outputs]) for array in manifest.outputs}
 
     def self_check(self) -> None:

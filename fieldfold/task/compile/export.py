@@ -18,6 +18,7 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, Stateles
 
 from fieldfold.errors import CompileError, FieldfoldError
 from fieldfold.task.compile.decompositions import decomposition_table
+from fieldfold.task.compile.lean import lean
 from fieldfold.task.compile.randomness import UnseededError
 from fieldfold.task.manifest import MAX_BATCH
 
@@ -45,7 +46,7 @@ def export_graph(
     """
     try:
         with _quiet_exporter():
-            program = _to_onnx(_trace(function, examples), examples, output_names)
+            program = lean(_to_onnx(_trace(function, examples), examples, output_names))
     except FieldfoldError:
         raise
     except UnseededError as error:
@@ -93,8 +94,7 @@ def _to_onnx(
         tuple(example.tensor for example in examples),
         dynamic_shapes=tuple({0: batch} if example.batched else None for example in examples),
     )
-    # unoptimised: onnxscript's rewriter takes a small constant such as Adam's 1e-8 for zero, and never ends on long
-    # recurrent graphs; ONNX Runtime folds constants itself when it loads the graph
+    # unoptimised: see lean.py
     program = torch.onnx.export(
         exported,
         dynamo=True,

@@ -130,10 +130,12 @@ class TaskFunctions:
         """Of the weighted mean loss; buffers that the forward pass replaces are replaced in `model` too."""
         trained = {name: tensor.requires_grad_() for name, tensor in self._trained(parameters).items()}
         model |= trained
-        loss = _weighted_mean(self._losses(model, batch), weights)
+        losses, shares = self._losses(model, batch), weights / weights.sum()
         # a parameter that the loss does not see keeps still, as it does with torch's optimizers
-        found = torch.autograd.grad(loss, list(trained.values()), allow_unused=True, materialize_grads=True)
-        return torch.cat([gradient.reshape(-1) for gradient in found]), loss
+        found = torch.autograd.grad(
+            losses, list(trained.values()), grad_outputs=shares, allow_unused=True, materialize_grads=True
+        )
+        return torch.cat([gradient.reshape(-1) for gradient in found]), (losses * shares).sum()
 
     def _clipped_sum(
         self, parameters: Tensor, model: dict[str, Tensor], batch: _Batch, weights: Tensor, norm: float
@@ -147,7 +149,7 @@ class TaskFunctions:
         gradients, losses = vmap(grad_and_value(of_one), (None, 0, 0), randomness="different")(parameters, *batch)
         lengths = torch.sqrt((gradients * gradients).sum(1))
         shares = weights * torch.clamp(norm / (lengths + _NORM_EPSILON), max=1.0)
-        return shares @ gradients, _weighted_mean(losses, weights)
+        return shares @ gradients, (losses * weights).sum() / weights.sum()
 
     def _pulled(self, gradient: Tensor, parameters: Tensor, anchor: Tensor, proximal: Tensor) -> Tensor:
         """With the gradient of the proximal term, which knows nothing of local parameters."""
@@ -186,10 +188,6 @@ class TaskFunctions:
     def _forward(self, model: dict[str, Tensor], inputs: Sequence[Tensor]) -> Any:
         """The model's output; a buffer that the forward pass replaces is replaced in `model` too."""
         return functional_call(self._prepared.module, model, tuple(inputs))
-
-
-def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
-    return (values * weights).sum() / weights.sum()
 
 
 def _cut(flat: Tensor, tensors: Sequence[TensorSpec]) -> dict[str, Tensor]:
