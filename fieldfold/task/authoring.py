@@ -15,9 +15,8 @@ A task file is ordinary Python that assigns `TASK`:
         learning_rate=1e-3,
     )
 
-`fieldfold task build FILE.py -o NAME.bundle` compiles it. The model is called with float32 windows of shape
-`(batch, window, features)`; the target is float32 `(batch, 1)` for regression and int64 `(batch,)` class indices for
-classification. Dropout, `torch.rand_like` and `torch.randn_like` may be used in the forward pass: they become seeded.
+`fieldfold task build FILE.py -o NAME.bundle` compiles it; docs/TASKS.md says what a model is called with, and what it
+may do. Dropout and noise in the forward pass become seeded.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ FORMAT = 1
 MAX_STATE_TENSORS = 40_000
 MAX_BATCH = 65_536
 
-TaskName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._\-]{0,63}$")]
-Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
+TaskName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._\-]{0,63}\Z")]
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 SectionName = Literal["train.onnx", "evaluate.onnx", "predict.onnx", "parameters", "self_check"]
 
 
@@ -92,7 +92,7 @@ class Metric(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     The graph gives one value an example; `finish` of their mean, times `scale`, is the metric.
     """
 
-    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_ .%\-]{1,32}$")]
+    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_ .%\-]{1,32}\Z")]
     better: Literal["lower", "higher"]
     finish: Literal["mean", "root"] = "mean"
     scale: float = 1.0

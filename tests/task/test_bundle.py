@@ -189,6 +189,20 @@ def test_parameters_must_be_finite(value: float) -> None:
         {"data": {"features": [{"name": "force"}], "window": 5, "target": {"kind": "column", "name": "wear"}}},
         {"data": {"features": [{"name": "force"}] * 2, "window": 4, "target": {"kind": "column", "name": "wear"}}},
         {"targets": []},
+        {
+            "batch_size": 65_536,
+            "data": {"features": [{"name": "force"}], "window": 9000, "target": {"kind": "column", "name": "wear"}},
+            "inputs": [{"name": "x", "dtype": "float32", "shape": [9000, 1]}],
+            "self_check": {"losses": [0.5], "evaluation_loss": 0.5, "learning_rate": 0.1, "batch_size": 1},
+        },
+        {
+            "data": {
+                "features": [{"name": "force", "input": "seed"}],
+                "window": 4,
+                "target": {"kind": "column", "name": "wear"},
+            },
+            "inputs": [{"name": "seed", "dtype": "float32", "shape": [4, 1]}],
+        },
         {"outputs": []},
         {"outputs": [{"name": "p.w", "dtype": "float32", "shape": [1]}]},
         {"outputs": [{"name": "output", "dtype": "float32", "shape": [1]}] * 2},

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -116,9 +117,24 @@ def test_random_numbers_that_cannot_be_seeded_are_named(function: Callable[[Tens
     assert "cannot be seeded" in refuse(tiny(lambda: Refusal(lambda x: function(x.abs().clamp(0, 1))))).reason
 
 
-def test_a_branch_on_data_cannot_be_exported() -> None:
-    error = refuse(tiny(lambda: Refusal(lambda x: x if bool(x.sum() > 0) else -x)))
-    assert "train.onnx graph cannot be made" in error.reason
+@pytest.mark.parametrize(
+    "first",
+    [
+        lambda x: x if bool(x.sum() > 0) else -x,
+        lambda x: x[: int(x[0, 0, 0])].sum() + x,
+        lambda x: x + torch.from_numpy(np.sin(x.detach().numpy())),
+    ],
+    ids=["branch", "length", "numpy"],
+)
+def test_what_depends_on_values_cannot_be_exported(first: Callable[[Tensor], Tensor]) -> None:
+    assert "train.onnx graph cannot be made" in refuse(tiny(lambda: Refusal(first))).reason
+
+
+@pytest.mark.parametrize("first", [lambda x: x - x.mean(0), lambda x: x + x[x > 0].mean()])
+def test_an_example_that_looks_at_its_batch_fails_the_parity_gate(first: Callable[[Tensor], Tensor]) -> None:
+    error = refuse(tiny(lambda: Refusal(first)))
+    assert "differs from float64 torch" in error.reason
+    assert "no example look at another" in error.hint
 
 
 def test_a_model_with_nothing_to_train_is_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,9 @@ from torch import Tensor, nn
 
 from fieldfold.errors import CompileError
 from fieldfold.sensors.arrays import Array
+from fieldfold.sensors.dataset import load
+from fieldfold.sensors.source import DataConfig
+from fieldfold.sensors.statistics import normalisation
 from fieldfold.task import Bundle, open_runtime
 from fieldfold.task.authoring import (
     ColumnTarget,
@@ -155,6 +159,26 @@ def test_it_trains_on_a_gateway(name: str) -> None:
     runtime.begin(bundle.initial_parameters())
     losses = [runtime.step(sample(name), learning_rate=1e-2, seed=step) for step in range(60)]
     assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_what_a_gateway_reads_is_what_the_graph_takes(name: str, tmp_path: Path) -> None:
+    """From a table of text to a step, with nothing said twice: the manifest alone says what is read."""
+    bundle = built(name)
+    rng = np.random.default_rng(0)
+    columns: dict[str, list[Any]] = {column: rng.normal(size=40).tolist() for column in ("force", "heat", *"abc")}
+    columns["tool"] = rng.choice(["drill", "mill", "saw"], 40).tolist()
+    columns["state"] = rng.choice(STATES, 40).tolist()
+    columns |= {label: rng.integers(0, 2, 40).tolist() for label in ("leak", "jam")}
+    lines = [",".join(columns), *(",".join(map(str, row)) for row in zip(*columns.values(), strict=True))]
+    (tmp_path / "press.csv").write_text("\n".join(lines))
+    dataset = load(bundle.manifest.data, DataConfig(files=("press.csv",)), tmp_path)
+    dataset = dataset.normalised(normalisation(dataset.sums))
+    runtime = open_runtime(bundle)
+    runtime.begin(bundle.initial_parameters())
+    batch = next(dataset.train.batches(16, rng))
+    assert np.isfinite(runtime.step(batch, learning_rate=1e-3, seed=0))
+    assert runtime.evaluate(runtime.parameters(), dataset.validation.all()).num_examples == len(dataset.validation)
 
 
 def test_inputs_targets_and_outputs_stand_in_the_manifest() -> None:

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 import numpy as np
@@ -19,6 +20,9 @@ from fieldfold.codec import PROFILES, ErrorFeedback, Profile, decode, encode
 from fieldfold.codec import payload as payload_module
 from fieldfold.errors import CodecError, WireError
 from fieldfold.params import Vector, digest
+from fieldfold.sensors.schema import Target
+from fieldfold.task.bundle import SECTION_NAMES
+from fieldfold.task.manifest import Manifest
 from fieldfold.wire.chunks import check_chunk, chunk_size, cut, object_digest, short
 from fieldfold.wire.messages import (
     MAX_OBJECT_BYTES,
@@ -382,3 +386,14 @@ def test_both_refuse_chunks_that_do_not_fit() -> None:
             join_chunks(wrong)
     largest = Chunk(digest=RUN, total_bytes=2**30, chunk_bytes=2**30, index=2**53 - 1, data=bytes(70_000))
     assert len(pack(largest)) <= 70_000 + int(re.findall(r"at most (\d+) bytes of a message", DOCUMENT)[0])
+
+
+def test_the_bundle_s_tables_are_those_of_the_package() -> None:
+    text = section("Task bundle")
+    assert re.findall(r"^\| `([\w.]+)` \| [^|]* \|$", text.partition("The graphs use")[0], re.MULTILINE) == [
+        *SECTION_NAMES
+    ]
+    tags = [msgspec.inspect.type_info(kind).tag for kind in get_args(Target)]  # type: ignore[attr-defined]
+    assert list(dict.fromkeys(re.findall(r"^\| target `(\w+)`", text, re.MULTILINE))) == tags
+    fields = set(Manifest.__struct_fields__) - {"format", "producer", "description", "optimizer", "optimizer_state"}
+    assert {field for field in fields if f"`{field}" not in text} == set()

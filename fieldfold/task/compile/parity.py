@@ -29,7 +29,10 @@ FLOAT32_LIMIT = 1e-2
 """The same for tensors that torch's own float32 run cannot hold to TOLERANCE."""
 
 _SHARE = 4  # float32 may use a quarter of the tolerance; beyond it, four times its distance is the measure
-_HINT = "lower the learning rate if training diverges there, and keep all state of the model in buffers"
+_HINT = (
+    "lower the learning rate if training diverges there, keep all state of the model in buffers, "
+    "and let no example look at another in evaluation"
+)
 
 MakeReference = Callable[[torch.dtype], ReferenceRun]
 
