@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from pathlib import Path
@@ -22,6 +23,7 @@ from node_app.follow import Model
 from node_app.store import Parcel, Store, StoredVector
 from node_app.train import Gate, LocalResult, plan_run, run_seed, train_locally
 
+log = logging.getLogger(__name__)
 VALIDATION_WINDOWS = 2000
 AFTER_REJECTION_S = 15.0
 
@@ -69,8 +71,9 @@ class Bench:
             self._dataset = self._dataset.normalised(normalisation)
             self._normalisation = normalisation
         if self._runtime is None:
-            runtime = open_runtime(self.bundle, threads=self._config.training.threads)
+            runtime = open_runtime(self.bundle, self._config.training.runtime_settings())
             runtime.self_check()
+            log.info("training with the runtime %s on %s: %s", runtime.name, runtime.device, runtime.reason)
             self._runtime = runtime
         return self._runtime
 
