@@ -13,9 +13,15 @@ from fieldfold.codec import ErrorFeedback
 from fieldfold.params import Vector
 from fieldfold.sensors.dataset import load, require_batch
 from fieldfold.sensors.statistics import Normalisation
-from fieldfold.task import open_runtime
+from fieldfold.task import RuntimeSettings, open_runtime
 from fieldfold.task.bundle import Bundle
+from fieldfold.task.opening import chosen, version_of
 from fieldfold.task.runtime import Evaluation, Runtime
+<<<<<<< HEAD
+=======
+from fieldfold.task.trial import try_out
+from fieldfold.wire.chunks import short
+>>>>>>> 09dd194 (A bundle's first self-check runs in a process of its own; a graph reaches nowhere and bounds its loops)
 from fieldfold.wire.messages import ClientUpdate
 from node_app.adopt import Served, adopt
 from node_app.config import NodeConfig
@@ -71,11 +77,21 @@ class Bench:
             self._dataset = self._dataset.normalised(normalisation)
             self._normalisation = normalisation
         if self._runtime is None:
-            runtime = open_runtime(self.bundle, self._config.training.runtime_settings())
+            settings = self._config.training.runtime_settings()
+            self._try_out(settings)
+            runtime = open_runtime(self.bundle, settings)
             runtime.self_check()
             log.info("training with the runtime %s on %s: %s", runtime.name, runtime.device, runtime.reason)
             self._runtime = runtime
         return self._runtime
+
+    def _try_out(self, settings: RuntimeSettings) -> None:
+        """Before a bundle runs in this process it must have run in another; that is remembered for each runtime."""
+        key, with_what = f"tried/{self.bundle.digest}", version_of(chosen(settings)).encode()
+        if self._store.fact(key) != with_what:
+            log.info("trying out the task in a process of its own")
+            try_out(self.bundle, settings)
+            self._store.put_fact(key, with_what)
 
     # -- the released model ------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as _native
 
 from fieldfold.errors import BundleError, ConfigError
+from fieldfold.task.onnx_form import check_form
 from fieldfold.task.signature import Port
 
 # each is a class of its own directly under Exception
@@ -84,6 +85,7 @@ class GraphSession:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = _FATAL_ONLY
         self.name = name
+        check_form(name, graph)
         with failures_named(f"load {name}"):
             self.native = onnxruntime.InferenceSession(graph, options, providers=list(providers))
         self.inputs = [port.name for port in self.native.get_inputs()]

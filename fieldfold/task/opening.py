@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -117,6 +119,24 @@ def _torch(settings: RuntimeSettings, machine: Machine) -> Choice:
     return Choice("torch", "cuda" if machine.cuda else "cpu", "asked for")
 
 
+def chosen(settings: RuntimeSettings) -> Choice:
+    """The runtime to take on this machine.
+
+    Raises:
+        ConfigError: when what is asked for is not there.
+    """
+    return choose(settings, look(settings))
+
+
+def version_of(choice: Choice) -> str:
+    """What a bundle was tried with: runtime, device, and the version of the package behind it where it is known."""
+    package = "torch" if choice.runtime == "torch" else "onnxruntime"
+    number = ""
+    with contextlib.suppress(PackageNotFoundError):  # as onnxruntime-gpu, or built by hand
+        number = version(package)
+    return f"{package} {number} on {choice.device}"
+
+
 def open_runtime(bundle: Bundle, settings: RuntimeSettings | None = None) -> Runtime:
     """A runtime for `bundle`: as `settings` ask, or whatever suits this machine.
 
@@ -125,7 +145,7 @@ def open_runtime(bundle: Bundle, settings: RuntimeSettings | None = None) -> Run
         ConfigError: when what is asked for is not there.
     """
     settings = settings or RuntimeSettings()
-    choice = choose(settings, look(settings))
+    choice = chosen(settings)
     package = "torch" if choice.runtime == "torch" else "onnxruntime"
     try:
         if choice.runtime == "torch":
