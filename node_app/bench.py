@@ -17,11 +17,7 @@ from fieldfold.task import RuntimeSettings, open_runtime
 from fieldfold.task.bundle import Bundle
 from fieldfold.task.opening import chosen, version_of
 from fieldfold.task.runtime import Evaluation, Runtime
-<<<<<<< HEAD
-=======
 from fieldfold.task.trial import try_out
-from fieldfold.wire.chunks import short
->>>>>>> 09dd194 (A bundle's first self-check runs in a process of its own; a graph reaches nowhere and bounds its loops)
 from fieldfold.wire.messages import ClientUpdate
 from node_app.adopt import Served, adopt
 from node_app.config import NodeConfig
@@ -87,11 +83,11 @@ class Bench:
 
     def _try_out(self, settings: RuntimeSettings) -> None:
         """Before a bundle runs in this process it must have run in another; that is remembered for each runtime."""
-        key, with_what = f"tried/{self.bundle.digest}", version_of(chosen(settings)).encode()
-        if self._store.fact(key) != with_what:
-            log.info("trying out the task in a process of its own")
+        runtime = version_of(chosen(settings))
+        if self._store.tried(self.bundle.digest) != runtime:
+            log.info("trying out the task with %s in a process of its own", runtime)
             try_out(self.bundle, settings)
-            self._store.put_fact(key, with_what)
+            self._store.put_tried(self.bundle.digest, runtime)
 
     # -- the released model ------------------------------------------------------------------------------------------
 
