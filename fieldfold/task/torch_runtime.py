@@ -132,9 +132,7 @@ class TorchRuntime:
             count += size
         return evaluation(manifest, sums.cpu().numpy(), count)
 
-    def predict(
-        self, parameters: Vector, inputs: Batch, local: Vector | None = None
-    ) -> dict[str, NDArray[Any]]:
+    def predict(self, parameters: Vector, inputs: Batch, local: Vector | None = None) -> dict[str, NDArray[Any]]:
         """The model's outputs by the manifest's names, batch dimension first.
 
         Raises:

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from fieldfold.errors import BundleError
+from fieldfold.sensors.arrays import Array
 from fieldfold.task import Bundle, RuntimeSettings, open_runtime
 from fieldfold.task.bundle import SECTION_NAMES, pack
-from fieldfold.task.manifest import Array, SectionName
+from fieldfold.task.manifest import SectionName
 from fieldfold.task.onnx_form import check_form
 from fieldfold.task.program import Step, decode, encode
 from fieldfold.task.trial import Limits, try_out
