@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from pathlib import Path
@@ -12,9 +13,11 @@ from fieldfold.codec import ErrorFeedback
 from fieldfold.params import Vector
 from fieldfold.sensors.dataset import load, require_batch
 from fieldfold.sensors.statistics import Normalisation
-from fieldfold.task import open_runtime
+from fieldfold.task import RuntimeSettings, open_runtime
 from fieldfold.task.bundle import Bundle
+from fieldfold.task.opening import chosen, version_of
 from fieldfold.task.runtime import Evaluation, Runtime
+from fieldfold.task.trial import try_out
 from fieldfold.wire.messages import ClientUpdate
 from node_app.adopt import Served, adopt
 from node_app.config import NodeConfig
@@ -22,6 +25,7 @@ from node_app.follow import Model
 from node_app.store import Parcel, Store, StoredVector
 from node_app.train import Gate, LocalResult, plan_run, run_seed, train_locally
 
+log = logging.getLogger(__name__)
 VALIDATION_WINDOWS = 2000
 AFTER_REJECTION_S = 15.0
 
@@ -69,10 +73,21 @@ class Bench:
             self._dataset = self._dataset.normalised(normalisation)
             self._normalisation = normalisation
         if self._runtime is None:
-            runtime = open_runtime(self.bundle, threads=self._config.training.threads)
+            settings = self._config.training.runtime_settings()
+            self._try_out(settings)
+            runtime = open_runtime(self.bundle, settings)
             runtime.self_check()
+            log.info("training with the runtime %s on %s: %s", runtime.name, runtime.device, runtime.reason)
             self._runtime = runtime
         return self._runtime
+
+    def _try_out(self, settings: RuntimeSettings) -> None:
+        """Before a bundle runs in this process it must have run in another; that is remembered for each runtime."""
+        runtime = version_of(chosen(settings))
+        if self._store.tried(self.bundle.digest) != runtime:
+            log.info("trying out the task with %s in a process of its own", runtime)
+            try_out(self.bundle, settings)
+            self._store.put_tried(self.bundle.digest, runtime)
 
     # -- the released model ------------------------------------------------------------------------------------------
 

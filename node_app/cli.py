@@ -85,13 +85,14 @@ def _command(socket: Path | None, name: str) -> None:
 def lines(status: dict[str, Any]) -> list[str]:
     """The status for people, one fact a line."""
     detail = f": {plain(status['detail'])}" if status["detail"] else ""
+    runtime = f", {status['runtime']} on {status['device']} ({status['runtime_reason']})" if status["runtime"] else ""
     version = "-" if status["version"] is None else f"v{status['version']}"
     behind = (status["newest_version"] or 0) - (status["version"] or 0)
     metric = status["metric"]
     shown = [
         f"node      {status['node']} of {status['federation']}: {status['state']}{detail}",
         f"link      {'up' if status['connected'] else 'not up'}, {status['link']}, {status['reconnects']} reconnects",
-        f"task      {status['task'] or '-'}" + (f", {status['runtime']}" if status["runtime"] else ""),
+        f"task      {status['task'] or '-'}{runtime}",
         f"model     {version}" + (f", {behind} behind" if behind > 0 else ""),
         f"scores    {metric} {number(status['global_score'])} global, {number(status['served_score'])} served",
         f"training  loss {number(status['loss'])}, step {status['step']} of {status['steps']}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -12,6 +12,7 @@ from fieldfold.codec import PROFILES
 from fieldfold.errors import ConfigError
 from fieldfold.link.session import LinkConfig
 from fieldfold.sensors.source import DataConfig
+from fieldfold.task import RuntimeSettings
 from fieldfold.wire.topics import check_node_name
 
 
@@ -27,6 +28,9 @@ class TrainingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         keep_optimizer: whether the optimizer's state outlives an update.
         max_steps_per_s: holds training back, so that the box stays cool; 0 is as fast as it goes.
         wait_for_version_s: having sent an update, train again on the same version after this long without a newer.
+        runtime: `auto` takes torch where a CUDA device is, else ONNX Runtime, else torch on the CPU.
+        device: where torch computes.
+        providers: ONNX Runtime's execution providers, the preferred first.
         threads: of the runtime.
         seed: of batches and dropout; the node's name is mixed in.
     """
@@ -39,8 +43,15 @@ class TrainingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     keep_optimizer: bool = False
     max_steps_per_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     wait_for_version_s: Annotated[float, msgspec.Meta(ge=0)] = 600.0
+    runtime: Literal["auto", "onnx", "torch"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    providers: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=8)] = ("CPUExecutionProvider",)
     threads: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
     seed: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] = 0
+
+    def runtime_settings(self) -> RuntimeSettings:
+        """What of it concerns the runtime."""
+        return RuntimeSettings(self.runtime, self.device, self.providers, self.threads)
 
 
 class CodecConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

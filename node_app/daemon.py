@@ -277,6 +277,8 @@ class Daemon:
             task=bundle.manifest.name if bundle else "",
             task_digest=bundle.digest if bundle else "",
             runtime=progress.runtime,
+            device=progress.device,
+            runtime_reason=progress.runtime_reason,
             version=model.version if model else None,
             newest_version=follower.newest if follower and follower.manifest else None,
             served_version=progress.served_version,

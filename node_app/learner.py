@@ -38,6 +38,8 @@ class Progress(msgspec.Struct, frozen=True):
     state: str = "starting"
     detail: str = ""
     runtime: str = ""
+    device: str = ""
+    runtime_reason: str = ""
     adopted_version: int | None = None
     served_version: int | None = None
     served_score: float | None = None
@@ -243,12 +245,15 @@ class Learner:
 
     def _adopt(self, bench: Bench, model: Model) -> None:
         bench.adopt(model)
+        runtime = bench.runtime(model.normalisation)
         self._show(
             adopted_version=model.version,
             served_version=bench.served.version if bench.served else None,
             served_score=bench.served.score if bench.served else None,
             global_score=bench.global_score,
-            runtime=bench.runtime(model.normalisation).name,
+            runtime=runtime.name,
+            device=runtime.device,
+            runtime_reason=runtime.reason,
         )
         if time.monotonic() - self._kept_at >= KEEP_EVERY_S:
             self._kept_at = time.monotonic()

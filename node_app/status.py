@@ -14,6 +14,8 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
         state: in words: `learning`, `waiting for ...`, `paused`, `needs attention`.
         detail: what to do, where something needs doing.
         newest_version: newest version heard of; `version` is the one held.
+        runtime: `onnx` or `torch`, empty before it is needed; `device` is where it computes.
+        runtime_reason: why this one was taken.
         outbox: updates that wait for their receipt.
         bytes_up, bytes_down: MQTT payloads of this run of the daemon.
         float32_up, float32_down: what the updates, and the released versions, would have been uncompressed.
@@ -29,6 +31,8 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     task: str
     task_digest: str
     runtime: str
+    device: str
+    runtime_reason: str
     version: int | None
     newest_version: int | None
     served_version: int | None

@@ -23,7 +23,12 @@ HISTORY_KEPT = 1000
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS fact (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS bundle (digest TEXT PRIMARY KEY, data BLOB NOT NULL) STRICT, WITHOUT ROWID;
+-- `tried` names the runtime that the bundle has passed its trial with.
+CREATE TABLE IF NOT EXISTS bundle (
+    digest TEXT PRIMARY KEY,
+    data BLOB NOT NULL,
+    tried TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
 -- Parameters by purpose: `global` is the newest version, `served` the one predictions are made with, whole: shared
 -- and then local values. `local/DIGEST` is what this gateway alone trains of a task, and never sends.
 CREATE TABLE IF NOT EXISTS vector (
@@ -136,7 +141,7 @@ class Store:
 
         def work(db: sqlite3.Connection) -> None:
             db.execute("DELETE FROM bundle")
-            db.execute("INSERT INTO bundle VALUES (?, ?)", (digest, data))
+            db.execute("INSERT INTO bundle VALUES (?, ?, '')", (digest, data))
 
         self._transact(work)
 
@@ -144,6 +149,15 @@ class Store:
         """The present bundle's file."""
         row = self._transact(lambda db: db.execute("SELECT data FROM bundle").fetchone())
         return row[0] if row else None
+
+    def put_tried(self, digest: str, runtime: str) -> None:
+        """Remembers the runtime that the present bundle has passed its trial with."""
+        self._transact(lambda db: db.execute("UPDATE bundle SET tried = ? WHERE digest = ?", (runtime, digest)))
+
+    def tried(self, digest: str) -> str:
+        """The runtime that the bundle has passed its trial with; empty for one that has not."""
+        row = self._transact(lambda db: db.execute("SELECT tried FROM bundle WHERE digest = ?", (digest,)).fetchone())
+        return str(row[0]) if row else ""
 
     def put_vector(self, purpose: str, vector: StoredVector) -> None:
         """Keeps parameters under a purpose."""

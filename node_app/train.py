@@ -119,7 +119,7 @@ def train_locally(  # noqa: PLR0913, PLR0917 -- a run is these six
         max(0.0, begun_at + plan.num_steps / plan.max_steps_per_s - time.monotonic())
     ):
         return None
-    delta, local = runtime.parameters() - start, runtime.local()
+    delta, local = runtime.delta(), runtime.local()
     if not (is_finite(delta) and is_finite(local)):
         raise diverged(plan.num_steps)
     return LocalResult(delta, local, plan.num_steps, losses / plan.num_steps, time.monotonic() - begun_at)

@@ -17,6 +17,7 @@ from fieldfold.cli.inspection import inspect
 
 if TYPE_CHECKING:
     from fieldfold.task.bundle import Bundle
+    from fieldfold.task.opening import RuntimeName
     from fieldfold.task.runtime import Runtime
 
 _TIMED_S = 1.0
@@ -37,23 +38,22 @@ task.add_command(inspect)
 
 @task.command()
 @click.argument("file", type=_FILE)
-def check(file: Path) -> None:
-    """Repeat the self-check of a bundle FILE on this machine, and measure its speed."""
+@click.option("--runtime", "only", type=click.Choice(["onnx", "torch"]), help="This one, not each that is installed.")
+def check(file: Path, only: RuntimeName | None) -> None:
+    """Repeat the self-check of a bundle FILE on this machine with each runtime, and measure its speed."""
     from fieldfold.task.bundle import Bundle
-    from fieldfold.task.opening import open_runtime
+    from fieldfold.task.opening import RuntimeSettings, installed, open_runtime
 
     bundle = Bundle.read(file)
-    runtime = open_runtime(bundle)
-    runtime.self_check()
-    steps_per_s = _speed(bundle, runtime)
-    unit_bytes = 1 if sys.platform == "darwin" else 1024
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit_bytes / 1e6
-    click.echo(
-        f"self-check passed with the runtime {runtime.name}: {len(bundle.manifest.self_check.losses)} losses agree"
-    )
-    click.echo(
-        f"{steps_per_s:.0f} steps/s with batches of {bundle.manifest.batch_size}, peak memory {peak_mb:.0f} MB"
-    )
+    losses, rows = len(bundle.manifest.self_check.losses), bundle.manifest.batch_size
+    for name in (only,) if only else installed():
+        runtime = open_runtime(bundle, RuntimeSettings(runtime=name))
+        runtime.self_check()
+        steps_per_s = _speed(bundle, runtime)
+        unit_bytes = 1 if sys.platform == "darwin" else 1024
+        peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit_bytes / 1e6
+        click.echo(f"self-check passed with the runtime {name} on {runtime.device}: {losses} losses agree")
+        click.echo(f"{steps_per_s:.0f} steps/s with batches of {rows}, peak memory so far {peak_mb:.0f} MB")
 
 
 def _speed(bundle: Bundle, runtime: Runtime) -> float:

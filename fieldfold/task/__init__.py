@@ -1,6 +1,6 @@
 """The task bundle: a manifest, graphs and first parameters, compiled from a PyTorch model and run without PyTorch."""
 
 from fieldfold.task.bundle import Bundle
-from fieldfold.task.opening import open_runtime
+from fieldfold.task.opening import RuntimeSettings, open_runtime
 
-__all__ = ["Bundle", "open_runtime"]
+__all__ = ["Bundle", "RuntimeSettings", "open_runtime"]

@@ -1,4 +1,4 @@
-"""Batches as the graphs take them: every array of the manifest, of its dtype, all with the same number of rows."""
+"""Batches as the graphs take them, all arrays with the same number of rows, and what an evaluation makes of them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from fieldfold.errors import DataError
 from fieldfold.sensors.arrays import Array
 from fieldfold.task.manifest import Manifest
-from fieldfold.task.runtime import Batch
-from fieldfold.task.signature import WEIGHTS
+from fieldfold.task.runtime import Batch, Evaluation
+from fieldfold.task.signature import LOSS, WEIGHTS
 
 MIN_ROWS = 2
 
@@ -83,3 +83,15 @@ def chunks(rows: dict[str, NDArray[Any]], size: int) -> Iterator[tuple[dict[str,
     for start in range(0, count, size):
         chunk = {name: array[start : start + size] for name, array in rows.items()}
         yield chunk, count - start
+
+
+def columns(manifest: Manifest) -> tuple[str, ...]:
+    """Names of what the evaluation graph gives: the loss, then the metrics."""
+    return (LOSS, *(f"metric.{index}" for index in range(len(manifest.metrics))))
+
+
+def evaluation(manifest: Manifest, sums: NDArray[np.float64], count: int) -> Evaluation:
+    """From the sums of the columns over `count` examples."""
+    loss, *means = (sums / count).tolist()
+    metrics = {metric.name: metric.value(mean) for metric, mean in zip(manifest.metrics, means, strict=True)}
+    return Evaluation(loss, metrics, count)

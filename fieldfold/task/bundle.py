@@ -39,6 +39,7 @@ MAX_SECTION_BYTES: Mapping[SectionName, int] = {
     "train.onnx": 64 << 20,
     "evaluate.onnx": 64 << 20,
     "predict.onnx": 64 << 20,
+    "programs.torch": 64 << 20,
     "parameters": 1 << 30,
     "self_check": 64 << 20,
 }

@@ -16,7 +16,7 @@ MAX_BATCH = 65_536
 
 TaskName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._\-]{0,63}\Z")]
 Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
-SectionName = Literal["train.onnx", "evaluate.onnx", "predict.onnx", "parameters", "self_check"]
+SectionName = Literal["train.onnx", "evaluate.onnx", "predict.onnx", "programs.torch", "parameters", "self_check"]
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

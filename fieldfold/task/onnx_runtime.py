@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from fieldfold.errors import BundleError
 from fieldfold.params import Vector
 from fieldfold.task import signature
-from fieldfold.task.batches import chunks, conform, training_batch
+from fieldfold.task.batches import chunks, columns, conform, evaluation, training_batch
 from fieldfold.task.bundle import Bundle
 from fieldfold.task.manifest import Manifest, SectionName
-from fieldfold.task.onnx_session import GraphSession, failures_named
+from fieldfold.task.onnx_session import GraphSession, check_providers, failures_named
 from fieldfold.task.runtime import Batch, Evaluation
 from fieldfold.task.self_check import read_batch, run_self_check
 from fieldfold.task.signature import Port
@@ -27,20 +27,32 @@ class OnnxRuntime:
 
     Args:
         bundle: what to run.
+        providers: ONNX Runtime's execution providers, the preferred first.
         threads: threads within an operator; one is best for small models, and leaves the gateway its other cores.
         reason: why this runtime was chosen, for status.
     """
 
     name = "onnx"
 
-    def __init__(self, bundle: Bundle, *, threads: int = 1, reason: str = "asked for") -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        providers: Sequence[str] = ("CPUExecutionProvider",),
+        threads: int = 1,
+        reason: str = "asked for",
+    ) -> None:
+        check_providers(providers)
         self.reason = reason
+        self.device = ", ".join(provider.removesuffix("ExecutionProvider").lower() for provider in providers)
+        self._providers = list(providers)
         self._bundle = bundle
         self._manifest = bundle.manifest
         self._threads = threads
         self._first_local = bundle.initial_local()
         self._frozen = {signature.FROZEN + name: values for name, values in bundle.frozen_values().items()}
         self._training: _Training | None = None
+        self._start = self._first_local
         self._evaluate: GraphSession | None = None
         self._predict: GraphSession | None = None
 
@@ -55,6 +67,7 @@ class OnnxRuntime:
             session = self._open("train.onnx", signature.train_ports(self._manifest))
             self._training = _Training(self._manifest, session, self._frozen)
         self._training.begin(self._state(parameters, local), keep_optimizer=keep_optimizer)
+        self._start = parameters
 
     def step(  # noqa: PLR0913 -- all that a step is told
         self,
@@ -86,6 +99,12 @@ class OnnxRuntime:
         """A copy of the present shared parameters."""
         return shared_part(self._manifest, self._begun().state())
 
+    def delta(self) -> Vector:
+        """The present shared parameters minus those that the run began from, which must not have changed since."""
+        difference = self.parameters()
+        difference -= self._start
+        return difference
+
     def local(self) -> Vector:
         """A copy of the present local values, empty where the task has none."""
         return local_part(self._manifest, self._begun().state())
@@ -102,15 +121,13 @@ class OnnxRuntime:
             self._evaluate = self._open("evaluate.onnx", signature.evaluate_ports(manifest))
         rows = conform(data, (*manifest.inputs, *manifest.targets))
         model = self._model(parameters, local)
-        names = (signature.LOSS, *(f"metric.{index}" for index in range(len(manifest.metrics))))
+        names = columns(manifest)
         sums = np.zeros(len(names))
         count = len(next(iter(rows.values())))
         for chunk, left in chunks(rows, manifest.batch_size):
-            columns = self._evaluate.run({**model, **chunk}, last=left <= manifest.batch_size)
-            sums += [columns[name].sum(dtype=np.float64) for name in names]
-        loss, *means = (sums / count).tolist()
-        metrics = {metric.name: metric.value(mean) for metric, mean in zip(manifest.metrics, means, strict=True)}
-        return Evaluation(loss, metrics, count)
+            found = self._evaluate.run({**model, **chunk}, last=left <= manifest.batch_size)
+            sums += [found[name].sum(dtype=np.float64) for name in names]
+        return evaluation(manifest, sums, count)
 
     def predict(self, parameters: Vector, inputs: Batch, local: Vector | None = None) -> dict[str, NDArray[Any]]:
         """The model's outputs by the manifest's names, batch dimension first.
@@ -141,7 +158,7 @@ class OnnxRuntime:
             self._training.forget_optimizer()
 
     def _open(self, name: SectionName, ports: tuple[Sequence[Port], Sequence[Port]]) -> GraphSession:
-        session = GraphSession(name, self._bundle.section(name), self._threads)
+        session = GraphSession(name, self._bundle.section(name), self._providers, self._threads)
         session.check_inputs(ports[0])
         session.check_outputs(ports[1])
         return session

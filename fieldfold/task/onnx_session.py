@@ -10,7 +10,8 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as _native
 
-from fieldfold.errors import BundleError
+from fieldfold.errors import BundleError, ConfigError
+from fieldfold.task.onnx_form import check_form
 from fieldfold.task.signature import Port
 
 # each is a class of its own directly under Exception
@@ -52,6 +53,21 @@ def failures_named(what: str) -> Iterator[None]:
         ) from error
 
 
+def check_providers(providers: Sequence[str]) -> None:
+    """Refuses what this onnxruntime lacks; it would silently compute on the CPU instead.
+
+    Raises:
+        ConfigError: naming what there is.
+    """
+    available = onnxruntime.get_available_providers()
+    for provider in providers:
+        if provider not in available:
+            raise ConfigError(
+                f"onnxruntime {onnxruntime.__version__} has no provider {provider[:60]!r}",
+                f"it has {', '.join(available)}; others come with other builds of onnxruntime",
+            )
+
+
 class GraphSession:
     """A loaded graph and the names it really takes and gives.
 
@@ -60,7 +76,7 @@ class GraphSession:
         outputs: likewise, in the graph's order.
     """
 
-    def __init__(self, name: str, graph: bytes, threads: int) -> None:
+    def __init__(self, name: str, graph: bytes, providers: Sequence[str], threads: int) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -73,8 +89,9 @@ class GraphSession:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = _FATAL_ONLY
         self.name = name
+        check_form(name, graph)
         with failures_named(f"load {name}"):
-            self.native = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+            self.native = onnxruntime.InferenceSession(graph, options, providers=list(providers))
         self.inputs = [port.name for port in self.native.get_inputs()]
         self.outputs = [port.name for port in self.native.get_outputs()]
 

@@ -1,4 +1,4 @@
-"""What every runtime offers; `onnx_runtime.py` is the one for boxes without torch."""
+"""What every runtime offers: `onnx_runtime.py` for boxes without torch, `torch_runtime.py` for those with a GPU."""
 
 from __future__ import annotations
 
@@ -28,10 +28,12 @@ class Runtime(Protocol):
 
     Attributes:
         name: `onnx` or `torch`.
+        device: where it computes: `cpu`, `cuda`, or ONNX Runtime's providers.
         reason: why this one was chosen, for status.
     """
 
     name: str
+    device: str
     reason: str
 
     def begin(self, parameters: Vector, *, local: Vector | None = None, keep_optimizer: bool = False) -> None:
@@ -61,6 +63,9 @@ class Runtime(Protocol):
 
     def parameters(self) -> Vector:
         """A copy of the present shared parameters."""
+
+    def delta(self) -> Vector:
+        """The present shared parameters minus those that the run began from, which must not have changed since."""
 
     def local(self) -> Vector:
         """A copy of the present local values, empty where the task has none. They never leave the gateway."""

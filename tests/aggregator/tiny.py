@@ -75,6 +75,7 @@ def bundle(name: str = "wear", normalisation: Literal["fleet", "none"] = "fleet"
         "train.onnx": b"",
         "evaluate.onnx": _evaluate_graph(),
         "predict.onnx": b"",
+        "programs.torch": b"",
         "parameters": to_bytes(FIRST),
         "self_check": bytes(batch_bytes((*inputs, *targets), 2)),
     }

@@ -51,6 +51,7 @@ SECTIONS: dict[SectionName, bytes] = {
     "train.onnx": b"train" * 50,
     "evaluate.onnx": b"evaluate" * 50,
     "predict.onnx": b"predict" * 50,
+    "programs.torch": b"programs" * 50,
     "parameters": np.arange(10, dtype="<f4").tobytes(),
     "self_check": bytes(2 * 4 * 4 + 2 * 4),
 }
@@ -164,13 +165,13 @@ def test_a_frame_that_does_not_state_its_size_is_refused() -> None:
 
 def test_parameters_must_fit_the_layout() -> None:
     with pytest.raises(BundleError, match="parameters has 16 bytes"):
-        Bundle.from_bytes(with_section(3, bytes(16)))
+        Bundle.from_bytes(with_section(4, bytes(16)))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_parameters_must_be_finite(value: float) -> None:
     with pytest.raises(BundleError, match="NaN or infinity"):
-        Bundle.from_bytes(with_section(3, np.array([0, 0, 0, 0, 0, 0, 0, 0, 0, value], "<f4").tobytes()))
+        Bundle.from_bytes(with_section(4, np.array([0, 0, 0, 0, 0, 0, 0, 0, 0, value], "<f4").tobytes()))
 
 
 @pytest.mark.parametrize(
@@ -229,10 +230,10 @@ def test_a_manifest_that_contradicts_itself_or_a_limit_is_refused(changes: dict[
 
 def test_sections_come_once_and_in_order() -> None:
     manifest, frames = taken_apart()
-    swapped = manifest | {"sections": [manifest["sections"][i] for i in (1, 0, 2, 3, 4)]}
+    swapped = manifest | {"sections": [manifest["sections"][i] for i in (1, 0, 2, 3, 4, 5)]}
     with pytest.raises(BundleError, match="sections are not"):
         Bundle.from_bytes(assemble(swapped, frames))
-    unknown = [*manifest["sections"][:4], manifest["sections"][4] | {"name": "code.py"}]
+    unknown = [*manifest["sections"][:5], manifest["sections"][5] | {"name": "code.py"}]
     with pytest.raises(BundleError, match="valid"):
         Bundle.from_bytes(assemble(manifest | {"sections": unknown}, frames))
 

@@ -69,11 +69,19 @@ def test_inspect_tells_a_program_too(built: Path) -> None:
     assert told["name"] == "press-wear"
 
 
-def test_check_repeats_the_self_check_and_measures(built: Path) -> None:
-    output = CliRunner().invoke(task, ["check", str(built)], catch_exceptions=False).output
-    assert "self-check passed with the runtime onnx" in output
-    assert "steps/s" in output
-    assert "peak memory" in output
+def test_check_repeats_the_self_check_with_each_runtime_and_measures(built: Path) -> None:
+    first, speed, second, _ = (
+        CliRunner().invoke(task, ["check", str(built)], catch_exceptions=False).output.splitlines()
+    )
+    assert first == "self-check passed with the runtime onnx on cpu: 5 losses agree"
+    assert re.fullmatch(r"\d+ steps/s with batches of 64, peak memory so far \d+ MB", speed)
+    assert second == "self-check passed with the runtime torch on cpu: 5 losses agree"
+
+
+def test_check_takes_one_runtime_if_told(built: Path) -> None:
+    output = CliRunner().invoke(task, ["check", "--runtime", "torch", str(built)], catch_exceptions=False).output
+    assert "runtime torch" in output
+    assert "runtime onnx" not in output
 
 
 def test_another_process_in_another_folder_builds_the_same_bytes(built: Path, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from fieldfold.task.compile.samples import Arrays
 from fieldfold.task.compile.source_lines import raised_at, told
 from fieldfold.task.compile.step import TaskFunctions
 from fieldfold.task.compile.task_file import load_task
+from fieldfold.task.compile.torch_export import trace_for_torch, write_programs
 from fieldfold.task.manifest import LearningRate, Manifest, SectionName, SelfCheck
 from fieldfold.task.self_check import SEED, rounded, write_batch
 from fieldfold.task.signature import Port
@@ -103,9 +104,12 @@ def _compile(task: Task, progress: Progress) -> Built:
         "parameters": prepared.first_values().astype("<f4").tobytes(),
         "self_check": write_batch(manifest, check_batch),
     }
-    for name, function, examples, ports in _graphs(task, prepared, manifest):
+    graphs = _graphs(task, prepared, manifest)
+    for name, function, examples, ports in graphs:
         progress(stages.exporting(name))
         sections[name] = export_graph(name, function, examples, ports)
+    progress(stages.exporting("programs.torch"))
+    sections["programs.torch"] = write_programs(*(trace_for_torch(*graph) for graph in graphs))
     try:
         bundle = Bundle.from_bytes(pack(manifest, sections))
     except BundleError as error:
@@ -113,7 +117,7 @@ def _compile(task: Task, progress: Progress) -> Built:
     progress(stages.COMPARING)
     measured = check_parity(task, arrays, bundle, lambda dtype: ReferenceRun(task, prepared, arrays, dtype))
     for parity in measured:
-        progress(f"batches of {parity.rows}: parameters within {parity.error:.1e}")
+        progress(f"{parity.runtime}, batches of {parity.rows}: parameters within {parity.error:.1e}")
         if parity.loose:
             progress(f"  not counted, float32 does not determine them: {', '.join(parity.loose)}")
     return Built(bundle, measured)

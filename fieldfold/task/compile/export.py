@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,9 +44,21 @@ def export_graph(
     Raises:
         CompileError: naming `what` when the function cannot be traced or an operator has no ONNX form.
     """
+    with exporting(what):
+        program = _to_onnx(trace(function, examples, decomposition_table()), examples, output_names)
+        return _strip(lean(program))
+
+
+@contextlib.contextmanager
+def exporting(what: str) -> Iterator[None]:
+    """Quiets the exporter and turns whatever it raises into CompileError.
+
+    Raises:
+        CompileError: naming `what`.
+    """
     try:
         with _quiet_exporter():
-            program = lean(_to_onnx(_trace(function, examples), examples, output_names))
+            yield
     except FieldfoldError:
         raise
     except UnseededError as error:
@@ -57,7 +69,6 @@ def export_graph(
             f"the {what} graph cannot be made: {type(error).__name__}: {first_line[:300]}",
             "the forward pass, the loss and the metrics must be tensor operations of fixed shapes behind the batch",
         ) from error
-    return _strip(program)
 
 
 def unseeded(error: UnseededError) -> CompileError:
@@ -65,7 +76,12 @@ def unseeded(error: UnseededError) -> CompileError:
     return CompileError(f"the model calls {error}, which cannot be seeded", "use dropout, rand_like or randn_like")
 
 
-def _trace(function: Callable[..., tuple[Tensor, ...]], examples: Sequence[Example]) -> torch.fx.GraphModule:
+def trace(
+    function: Callable[..., tuple[Tensor, ...]],
+    examples: Sequence[Example],
+    decompositions: Mapping[Any, Callable[..., Any]],
+) -> torch.fx.GraphModule:
+    """The operators that `function` is made of, backward pass included; what `decompositions` has is broken down."""
     # torch.export cannot see through autograd.grad, make_fx can: it records the backward pass as operators
     fake_mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
     fakes = []
@@ -78,7 +94,7 @@ def _trace(function: Callable[..., tuple[Tensor, ...]], examples: Sequence[Examp
     tracer = make_fx(
         function,
         tracing_mode="symbolic",
-        decomposition_table=decomposition_table(),
+        decomposition_table=decompositions,
         _allow_non_fake_inputs=True,
     )
     with fake_mode, torch.backends.mkldnn.flags(enabled=False):  # else nn.LSTM becomes an opaque mkldnn operator

@@ -17,6 +17,8 @@ from fieldfold.task.compile.reference import ReferenceRun
 from fieldfold.task.compile.samples import Arrays
 from fieldfold.task.manifest import Manifest
 from fieldfold.task.onnx_runtime import OnnxRuntime
+from fieldfold.task.runtime import Runtime
+from fieldfold.task.torch_runtime import TorchRuntime
 
 STEPS = 20
 TOLERANCE = 1e-5
@@ -41,10 +43,12 @@ class Parity(NamedTuple):
     """What the gate measured on one batch size, for the author.
 
     Attributes:
+        runtime: `onnx` or `torch`.
         error: distance of the parameters over their norm.
         loose: tensors not in it: torch's own float32 run strays from float64 in them, and the graph no farther.
     """
 
+    runtime: str
     rows: int
     error: float
     loose: tuple[str, ...]
@@ -75,18 +79,23 @@ def check_parity(task: Task, arrays: Arrays, bundle: Bundle, reference: MakeRefe
     )
     measured = []
     for trial in trials:
-        runtime, wide, narrow = OnnxRuntime(bundle), reference(torch.float64), reference(torch.float32)
-        runtime.begin(bundle.initial_parameters())
+        runtimes: tuple[Runtime, ...] = (OnnxRuntime(bundle), TorchRuntime(bundle))
+        wide, narrow = reference(torch.float64), reference(torch.float32)
+        for runtime in runtimes:
+            runtime.begin(bundle.initial_parameters())
         for index in range(STEPS):
             batch = arrays.sample(trial.rows, task.seed + index)
             options = _options(trial, manifest, task.seed + index)
-            found = runtime.step(batch, **options)
+            found = [runtime.step(batch, **options) for runtime in runtimes]
             expected = wide.step(batch, **options)
             narrow.step(batch, **options)
-            _compare_values(f"the loss of step {index + 1} with {trial.rows} rows", [found], [expected])
-        measured.append(_compare_parameters(trial.rows, bundle, runtime, wide, narrow))
-        wide.load(_present(bundle, runtime))
-        _compare_inference(runtime, wide, arrays.sample(manifest.batch_size + 1, task.seed))
+            for runtime, loss in zip(runtimes, found, strict=True):
+                what = f"the loss of step {index + 1} with {trial.rows} rows in {runtime.name}"
+                _compare_values(what, [loss], [expected])
+        measured += [_compare_parameters(trial.rows, bundle, runtime, wide, narrow) for runtime in runtimes]
+        for runtime in runtimes:
+            wide.load(_present(bundle, runtime))
+            _compare_inference(runtime, wide, arrays.sample(manifest.batch_size + 1, task.seed))
     return measured
 
 
@@ -107,7 +116,7 @@ def _options(trial: _Trial, manifest: Manifest, seed: int) -> dict[str, Any]:
 
 
 def _compare_parameters(
-    rows: int, bundle: Bundle, runtime: OnnxRuntime, wide: ReferenceRun, narrow: ReferenceRun
+    rows: int, bundle: Bundle, runtime: Runtime, wide: ReferenceRun, narrow: ReferenceRun
 ) -> Parity:
     expected = wide.values()
     torch_float32 = _distances(narrow.values(), expected)
@@ -121,18 +130,18 @@ def _compare_parameters(
         error = _joint(found, names)
         if not error <= limit:
             raise CompileError(
-                f"after {STEPS} steps with {rows} rows the graph's parameters are {error:.1e} from float64 torch's "
-                f"({limit:.0e} is allowed), most of all {max(names, key=lambda name: found[name])}",
+                f"after {STEPS} steps with {rows} rows {runtime.name} has the parameters {error:.1e} from those of "
+                f"float64 torch ({limit:.0e} is allowed), most of all {max(names, key=lambda name: found[name])}",
                 _HINT,
             )
-    return Parity(rows, _joint(found, strict), loose)
+    return Parity(runtime.name, rows, _joint(found, strict), loose)
 
 
 def _joint(distances: dict[str, float], names: Sequence[str]) -> float:
     return math.sqrt(sum(distances[name] ** 2 for name in names))
 
 
-def _present(bundle: Bundle, runtime: OnnxRuntime) -> dict[str, NDArray[np.float32]]:
+def _present(bundle: Bundle, runtime: Runtime) -> dict[str, NDArray[np.float32]]:
     """The tensors that steps change, by name."""
     manifest = bundle.manifest
     return {**manifest.layout.unflatten(runtime.parameters()), **manifest.local.unflatten(runtime.local())}
@@ -144,7 +153,7 @@ def _distances(found: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray
     return {name: float(np.linalg.norm(found[name] - values)) / length for name, values in expected.items()}
 
 
-def _compare_inference(runtime: OnnxRuntime, run: ReferenceRun, batch: dict[str, NDArray[Any]]) -> None:
+def _compare_inference(runtime: Runtime, run: ReferenceRun, batch: dict[str, NDArray[Any]]) -> None:
     """All rows, of which the last is a batch of its own, and one row alone."""
     parameters, local = runtime.parameters(), runtime.local()
     evaluation = runtime.evaluate(parameters, batch, local)

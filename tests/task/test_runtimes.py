@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -8,10 +9,19 @@ import pytest
 from numpy.typing import NDArray
 
 from fieldfold.errors import BundleError, DataError
-from fieldfold.task import Bundle, open_runtime
+from fieldfold.task import Bundle, RuntimeSettings, open_runtime
 from fieldfold.task.bundle import SECTION_NAMES, pack
 from fieldfold.task.manifest import Manifest, SectionName
+from fieldfold.task.onnx_runtime import OnnxRuntime
 from fieldfold.task.runtime import Runtime
+
+Open = Callable[[Bundle], Runtime]
+
+
+@pytest.fixture(params=["onnx", "torch"])
+def opened(request: pytest.FixtureRequest) -> Open:
+    settings = RuntimeSettings(runtime=request.param, device="cpu")
+    return lambda bundle: open_runtime(bundle, settings)
 
 
 def batch_of(manifest: Manifest, rows: int, seed: int = 0) -> dict[str, NDArray[Any]]:
@@ -40,12 +50,12 @@ def repacked(bundle: Bundle, replace: dict[SectionName, bytes] | None = None, **
     return Bundle.from_bytes(pack(manifest, {**sections, **(replace or {})}))
 
 
-def test_the_self_check_passes_where_the_bundle_was_built(each_bundle: Bundle) -> None:
-    open_runtime(each_bundle).self_check()
+def test_the_self_check_passes_where_the_bundle_was_built(opened: Open, each_bundle: Bundle) -> None:
+    opened(each_bundle).self_check()
 
 
-def test_training_learns(each_bundle: Bundle) -> None:
-    runtime = open_runtime(each_bundle)
+def test_training_learns(opened: Open, each_bundle: Bundle) -> None:
+    runtime = opened(each_bundle)
     start = each_bundle.initial_parameters()
     held_out = batch_of(each_bundle.manifest, 300, seed=10_000)
     runtime.begin(start)
@@ -56,18 +66,18 @@ def test_training_learns(each_bundle: Bundle) -> None:
     assert after.num_examples == 300
 
 
-def test_the_same_run_gives_the_same_bits(each_bundle: Bundle) -> None:
+def test_the_same_run_gives_the_same_bits(opened: Open, each_bundle: Bundle) -> None:
     ends = []
     for _ in range(2):
-        runtime = open_runtime(each_bundle)
+        runtime = opened(each_bundle)
         runtime.begin(each_bundle.initial_parameters())
         train(runtime, each_bundle, 5)
         ends.append(runtime.parameters())
     np.testing.assert_array_equal(ends[0], ends[1])
 
 
-def test_begin_forgets_the_optimizer_unless_told_to_keep_it(mlp_bundle: Bundle) -> None:
-    runtime = open_runtime(mlp_bundle)
+def test_begin_forgets_the_optimizer_unless_told_to_keep_it(opened: Open, mlp_bundle: Bundle) -> None:
+    runtime = opened(mlp_bundle)
     ends = []
     for keep_optimizer in (False, False, True):
         runtime.begin(mlp_bundle.initial_parameters(), keep_optimizer=keep_optimizer)
@@ -77,10 +87,10 @@ def test_begin_forgets_the_optimizer_unless_told_to_keep_it(mlp_bundle: Bundle) 
     assert not np.array_equal(ends[1], ends[2])
 
 
-def test_a_self_check_leaves_no_trace_in_the_optimizer(mlp_bundle: Bundle) -> None:
+def test_a_self_check_leaves_no_trace_in_the_optimizer(opened: Open, mlp_bundle: Bundle) -> None:
     ends = []
     for checked in (False, True):
-        runtime = open_runtime(mlp_bundle)
+        runtime = opened(mlp_bundle)
         if checked:
             runtime.self_check()
         runtime.begin(mlp_bundle.initial_parameters(), keep_optimizer=True)
@@ -89,8 +99,8 @@ def test_a_self_check_leaves_no_trace_in_the_optimizer(mlp_bundle: Bundle) -> No
     np.testing.assert_array_equal(ends[0], ends[1])
 
 
-def test_parameters_are_a_copy(mlp_bundle: Bundle) -> None:
-    runtime = open_runtime(mlp_bundle)
+def test_parameters_are_a_copy(opened: Open, mlp_bundle: Bundle) -> None:
+    runtime = opened(mlp_bundle)
     given = mlp_bundle.initial_parameters().copy()
     runtime.begin(given)
     given.fill(np.nan)
@@ -99,8 +109,8 @@ def test_parameters_are_a_copy(mlp_bundle: Bundle) -> None:
     np.testing.assert_array_equal(taken, mlp_bundle.initial_parameters())
 
 
-def test_the_seed_decides_dropout_and_noise(mlp_bundle: Bundle) -> None:
-    runtime = open_runtime(mlp_bundle)
+def test_the_seed_decides_dropout_and_noise(opened: Open, mlp_bundle: Bundle) -> None:
+    runtime = opened(mlp_bundle)
     batch = batch_of(mlp_bundle.manifest, 64)
     losses = []
     for seed in (1, 1, 2, -3, 2**62):
@@ -110,10 +120,10 @@ def test_the_seed_decides_dropout_and_noise(mlp_bundle: Bundle) -> None:
     assert len(set(losses[1:])) == 4
 
 
-def test_a_strong_proximal_term_holds_training_at_the_global_model(mlp_bundle: Bundle) -> None:
+def test_a_strong_proximal_term_holds_training_at_the_global_model(opened: Open, mlp_bundle: Bundle) -> None:
     distances = []
     for proximal in (0.0, 100.0):
-        runtime = open_runtime(mlp_bundle)
+        runtime = opened(mlp_bundle)
         start = mlp_bundle.initial_parameters()
         runtime.begin(start)
         train(runtime, mlp_bundle, 30, proximal=proximal)
@@ -121,8 +131,8 @@ def test_a_strong_proximal_term_holds_training_at_the_global_model(mlp_bundle: B
     assert distances[1] < 0.3 * distances[0]
 
 
-def test_clipping_bounds_the_step_of_gradient_descent(batch_norm_bundle: Bundle) -> None:
-    runtime = open_runtime(batch_norm_bundle)
+def test_clipping_bounds_the_step_of_gradient_descent(opened: Open, batch_norm_bundle: Bundle) -> None:
+    runtime = opened(batch_norm_bundle)
     start = batch_norm_bundle.initial_parameters()
     layout = batch_norm_bundle.manifest.layout
     runtime.begin(start)
@@ -135,8 +145,8 @@ def test_clipping_bounds_the_step_of_gradient_descent(batch_norm_bundle: Bundle)
     assert float(np.linalg.norm(step)) == pytest.approx(1e-3, rel=1e-2)
 
 
-def test_batch_norm_buffers_follow_the_data(batch_norm_bundle: Bundle) -> None:
-    runtime = open_runtime(batch_norm_bundle)
+def test_batch_norm_buffers_follow_the_data(opened: Open, batch_norm_bundle: Bundle) -> None:
+    runtime = opened(batch_norm_bundle)
     start = batch_norm_bundle.initial_parameters()
     runtime.begin(start)
     train(runtime, batch_norm_bundle, 3)
@@ -147,8 +157,8 @@ def test_batch_norm_buffers_follow_the_data(batch_norm_bundle: Bundle) -> None:
     assert all(not np.array_equal(before[name], after[name]) for name in buffers)
 
 
-def test_evaluation_does_not_depend_on_how_rows_fall_into_batches(each_bundle: Bundle) -> None:
-    runtime = open_runtime(each_bundle)
+def test_evaluation_does_not_depend_on_how_rows_fall_into_batches(opened: Open, each_bundle: Bundle) -> None:
+    runtime = opened(each_bundle)
     parameters = each_bundle.initial_parameters()
     rows = 2 * each_bundle.manifest.batch_size + 1
     data = batch_of(each_bundle.manifest, rows)
@@ -157,8 +167,8 @@ def test_evaluation_does_not_depend_on_how_rows_fall_into_batches(each_bundle: B
     assert whole.loss == pytest.approx(np.mean(singles), rel=1e-5)
 
 
-def test_regression_metrics_are_those_of_the_predictions(mlp_bundle: Bundle) -> None:
-    runtime = open_runtime(mlp_bundle)
+def test_regression_metrics_are_those_of_the_predictions(opened: Open, mlp_bundle: Bundle) -> None:
+    runtime = opened(mlp_bundle)
     parameters = mlp_bundle.initial_parameters()
     data = batch_of(mlp_bundle.manifest, 130)
     error = 125 * (runtime.predict(parameters, {"x": data["x"]})["output"] - data["y"])
@@ -169,8 +179,8 @@ def test_regression_metrics_are_those_of_the_predictions(mlp_bundle: Bundle) -> 
     }
 
 
-def test_accuracy_is_that_of_the_predictions(batch_norm_bundle: Bundle) -> None:
-    runtime = open_runtime(batch_norm_bundle)
+def test_accuracy_is_that_of_the_predictions(opened: Open, batch_norm_bundle: Bundle) -> None:
+    runtime = opened(batch_norm_bundle)
     parameters = batch_norm_bundle.initial_parameters()
     data = batch_of(batch_norm_bundle.manifest, 70)
     scores = runtime.predict(parameters, {"x": data["x"]})["output"]
@@ -179,8 +189,8 @@ def test_accuracy_is_that_of_the_predictions(batch_norm_bundle: Bundle) -> None:
     assert runtime.evaluate(parameters, data).metrics["accuracy"] == pytest.approx(expected)
 
 
-def test_a_loss_that_is_not_finite_is_returned_as_it_is(mlp_bundle: Bundle) -> None:
-    runtime = open_runtime(mlp_bundle)
+def test_a_loss_that_is_not_finite_is_returned_as_it_is(opened: Open, mlp_bundle: Bundle) -> None:
+    runtime = opened(mlp_bundle)
     runtime.begin(mlp_bundle.initial_parameters())
     batch = batch_of(mlp_bundle.manifest, 64)
     batch["y"][0] = np.nan
@@ -196,25 +206,25 @@ def test_a_loss_that_is_not_finite_is_returned_as_it_is(mlp_bundle: Bundle) -> N
     ],
 )
 def test_a_batch_that_does_not_fit_is_refused(
-    mlp_bundle: Bundle, change: dict[str, NDArray[np.float32]], message: str
+    opened: Open, mlp_bundle: Bundle, change: dict[str, NDArray[np.float32]], message: str
 ) -> None:
-    runtime = open_runtime(mlp_bundle)
+    runtime = opened(mlp_bundle)
     runtime.begin(mlp_bundle.initial_parameters())
     with pytest.raises(DataError, match=message):
         runtime.step(batch_of(mlp_bundle.manifest, 64) | change, learning_rate=0.001, seed=0)
 
 
-def test_nothing_to_evaluate_on_is_said(mlp_bundle: Bundle) -> None:
+def test_nothing_to_evaluate_on_is_said(opened: Open, mlp_bundle: Bundle) -> None:
     with pytest.raises(DataError, match="the batch has no row"):
-        open_runtime(mlp_bundle).evaluate(mlp_bundle.initial_parameters(), batch_of(mlp_bundle.manifest, 0))
+        opened(mlp_bundle).evaluate(mlp_bundle.initial_parameters(), batch_of(mlp_bundle.manifest, 0))
 
 
-def test_a_missing_array_is_named(mlp_bundle: Bundle) -> None:
+def test_a_missing_array_is_named(opened: Open, mlp_bundle: Bundle) -> None:
     with pytest.raises(DataError, match="no array x"):
-        open_runtime(mlp_bundle).predict(mlp_bundle.initial_parameters(), {})
+        opened(mlp_bundle).predict(mlp_bundle.initial_parameters(), {})
 
 
-def test_a_self_check_that_comes_out_otherwise_is_refused(mlp_bundle: Bundle) -> None:
+def test_a_self_check_that_comes_out_otherwise_is_refused(opened: Open, mlp_bundle: Bundle) -> None:
     check = mlp_bundle.manifest.self_check
     for wrong in (
         msgspec.structs.replace(check, losses=(*check.losses[:-1], check.losses[-1] * 1.01)),
@@ -222,23 +232,23 @@ def test_a_self_check_that_comes_out_otherwise_is_refused(mlp_bundle: Bundle) ->
         msgspec.structs.replace(check, learning_rate=check.learning_rate * 2),
     ):
         with pytest.raises(BundleError, match="self-check: the"):
-            open_runtime(repacked(mlp_bundle, self_check=wrong)).self_check()
+            opened(repacked(mlp_bundle, self_check=wrong)).self_check()
 
 
 def test_a_graph_that_is_no_graph_is_refused(mlp_bundle: Bundle) -> None:
     with pytest.raises(BundleError, match=r"cannot load train\.onnx"):
-        open_runtime(repacked(mlp_bundle, {"train.onnx": b"not a graph"})).self_check()
+        OnnxRuntime(repacked(mlp_bundle, {"train.onnx": b"not a graph"})).self_check()
 
 
 def test_a_graph_in_the_place_of_another_is_refused(mlp_bundle: Bundle) -> None:
     swapped = repacked(mlp_bundle, {"train.onnx": mlp_bundle.section("evaluate.onnx")})
     with pytest.raises(BundleError, match=r"train\.onnx gives"):
-        open_runtime(swapped).self_check()
+        OnnxRuntime(swapped).self_check()
     swapped = repacked(mlp_bundle, {"predict.onnx": mlp_bundle.section("evaluate.onnx")})
     with pytest.raises(BundleError, match=r"predict\.onnx takes y"):
-        open_runtime(swapped).predict(swapped.initial_parameters(), batch_of(swapped.manifest, 2))
+        OnnxRuntime(swapped).predict(swapped.initial_parameters(), batch_of(swapped.manifest, 2))
 
 
 def test_a_graph_of_another_model_is_refused(mlp_bundle: Bundle, batch_norm_bundle: Bundle) -> None:
     with pytest.raises(BundleError, match=r"train\.onnx takes"):
-        open_runtime(repacked(mlp_bundle, {"train.onnx": batch_norm_bundle.section("train.onnx")})).self_check()
+        OnnxRuntime(repacked(mlp_bundle, {"train.onnx": batch_norm_bundle.section("train.onnx")})).self_check()
