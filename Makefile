@@ -13,7 +13,7 @@ demo: .venv/demo  ## a fleet of 12 gateways learns on this machine; about two mi
 
 test: .venv/dev  ## the tests, against a real Mosquitto, which is installed if it is not there
 	@packaging/install-mosquitto
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses auto --dist loadscope
 
 check: .venv/dev  ## formatting, lint, types and floors
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet .
