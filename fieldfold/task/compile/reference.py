@@ -48,7 +48,8 @@ class ReferenceRun:
         chosen = task.optimizer
         self._decaying = [p for p in self._trained.values() if chosen.decay_vectors or p.dim() > 1]
         spared = [p for p in self._trained.values() if not chosen.decay_vectors and p.dim() <= 1]
-        self._optimizer = _optimizer(chosen, [{"params": self._decaying}, {"params": spared, "weight_decay": 0.0}])
+        groups: list[dict[str, Any]] = [{"params": self._decaying}, {"params": spared, "weight_decay": 0.0}]
+        self._optimizer = torch_optimizer(chosen, groups)
 
     def step(  # noqa: PLR0913 -- all that a step is told
         self,
@@ -173,8 +174,8 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def _optimizer(chosen: Optimizer, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    """Torch's own, all but the decay of decoupled SGD, which torch does not have."""
+def torch_optimizer(chosen: Optimizer, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """Torch's own, for parameter groups; all but the decay of decoupled SGD, which torch does not have."""
     if chosen.name == "sgd":
         decay = 0.0 if chosen.decoupled else chosen.weight_decay
         groups = [{"weight_decay": decay, **group} for group in groups]
