@@ -1,6 +1,6 @@
-"""A training step on ONNX Runtime beside the same step hand-written in torch, for every member of the zoo.
+"""A training step in both runtimes beside the same step hand-written in torch, for every member of the zoo.
 
-Steps: seconds of the process's own CPU time, one thread, both in one process and in turns, the median of several
+Steps: seconds of the process's own CPU time, one thread, all in one process and in turns, the median of several
 rounds. Cold start: CPU time of a process of its own from nothing to the first step, and its memory after 20 steps.
 Bundles are built once and kept in .cache/ under what they were built from.
 """
@@ -27,6 +27,8 @@ from fieldfold.task.authoring import Task
 from fieldfold.task.compile.build import compile_task
 from fieldfold.task.compile.samples import Arrays
 from fieldfold.task.onnx_runtime import OnnxRuntime
+from fieldfold.task.runtime import Runtime
+from fieldfold.task.torch_runtime import TorchRuntime
 
 CACHE = ROOT / ".cache" / "benchmarks" / "zoo"
 MB = 1e6
@@ -75,6 +77,7 @@ class Row(msgspec.Struct, frozen=True):
     num_trained: int
     bundle_bytes: int
     onnx_s: float
+    torch_runtime_s: float
     torch_s: float
     onnx_cold_s: float
     torch_cold_s: float
@@ -96,10 +99,9 @@ def built(name: str, task: Task) -> Path:
     return path
 
 
-def compiled(bundle: Bundle, task: Task) -> Callable[[], float]:
-    """The same step on ONNX Runtime, with all that a node does for it."""
+def compiled(runtime: Runtime, bundle: Bundle, task: Task) -> Callable[[], float]:
+    """The same step of a bundle, with all that a node does for it."""
     batch = Arrays.of(task.data).sample(task.batch_size, task.seed)
-    runtime = OnnxRuntime(bundle)
     runtime.begin(bundle.initial_parameters())
     return lambda: runtime.step(batch, learning_rate=1e-3, seed=1)
 
@@ -136,7 +138,9 @@ def measure(name: str, rounds: int) -> Row:
     task = member(name)
     path = built(name, task)
     bundle = Bundle.read(path)
-    onnx_s, torch_s = cpu_times([compiled(bundle, task), eager(task)], rounds)
+    runtimes: list[Runtime] = [OnnxRuntime(bundle), TorchRuntime(bundle)]
+    steps = [eager(task), *(compiled(runtime, bundle, task) for runtime in runtimes)]
+    torch_s, onnx_s, runtime_s = cpu_times(steps, rounds)
     onnx_cold_s, onnx_rss = cold(ONNX_COLD, str(path))
     torch_cold_s, torch_rss = cold(TORCH_COLD, name)
     return Row(
@@ -144,6 +148,7 @@ def measure(name: str, rounds: int) -> Row:
         num_trained=bundle.manifest.num_trained,
         bundle_bytes=len(bundle.data),
         onnx_s=onnx_s,
+        torch_runtime_s=runtime_s,
         torch_s=torch_s,
         onnx_cold_s=onnx_cold_s,
         torch_cold_s=torch_cold_s,
@@ -160,14 +165,18 @@ def main() -> None:
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     logging.getLogger("torch.__trace").propagate = False
-    print(f"{'member':<34} {'trained':>8} {'bundle kB':>9}   step ms: onnx   torch  ratio   cold s: onnx torch   MB")
+    print(
+        f"{'member':<34} {'trained':>8} {'bundle kB':>9}   step ms: onnx   torch  ratio  bundle on torch"
+        "   cold s: onnx torch   MB"
+    )
     rows = []
     for name in chosen.members or members():
         row = measure(name, chosen.rounds)
         rows.append(row)
         print(
             f"{row.name:<34} {row.num_trained:8} {row.bundle_bytes / 1e3:9.0f} {1e3 * row.onnx_s:15.3f}"
-            f" {1e3 * row.torch_s:7.3f} {row.onnx_s / row.torch_s:6.2f} {row.onnx_cold_s:14.2f}"
+            f" {1e3 * row.torch_s:7.3f} {row.onnx_s / row.torch_s:6.2f} {1e3 * row.torch_runtime_s:16.3f}"
+            f" {row.onnx_cold_s:14.2f}"
             f" {row.torch_cold_s:5.2f} {row.onnx_rss_bytes / MB:5.0f} {row.torch_rss_bytes / MB:4.0f}",
             flush=True,
         )
