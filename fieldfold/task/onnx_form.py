@@ -99,7 +99,7 @@ def _node(node: _Fields, numbers: dict[str, int], depth: int) -> _Size:
         trips = numbers.get(_name(node["input"]), -1)
         if trips < 0:
             raise MalformedError("it has a loop of which nobody knows how often it runs")
-    elif sizes and operator != "If":
+    elif sizes and operator not in ("If", "Scan"):  # a scan is as long as what it goes over
         raise MalformedError(f"it holds a graph in an operator {operator[:40]}")
     return _Size(sum(size.nodes for size in sizes), trips * sum(size.runs for size in sizes))
 

@@ -28,6 +28,11 @@ SYMBOLIC: Mapping[str, Callable[..., Any]] = {
 
 ITEM = "sym.getitem"
 
+RECURRENT = frozenset(
+    f"recurrent.{name}" for name in ("lstm", "lstm_backward", "gru", "gru_backward", "plain", "plain_backward")
+)
+"""Our own: all steps of a recurrent layer in one direction, see torch_recurrent.py."""
+
 _ALONE = """
 _adaptive_avg_pool2d _adaptive_avg_pool2d_backward _cdist_forward _log_softmax _log_softmax_backward_data
 _native_batch_norm_legit _native_batch_norm_legit_functional _native_batch_norm_legit_no_training

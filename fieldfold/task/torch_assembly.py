@@ -12,8 +12,9 @@ from torch import Tensor
 
 from fieldfold.errors import BundleError
 from fieldfold.task import program as form
-from fieldfold.task.operators import ITEM, OPERATORS, SYMBOLIC
+from fieldfold.task.operators import ITEM, OPERATORS, RECURRENT, SYMBOLIC
 from fieldfold.task.program import Argument, Constant, Program, Programs, Step
+from fieldfold.task.torch_recurrent import RECURRENCES
 
 _LARGEST = 1 << 63
 _NUMBERS = {"inf": float("inf"), "-inf": float("-inf"), "nan": float("nan")}
@@ -151,6 +152,8 @@ def _function(name: str) -> Callable[..., Any]:
         return _item
     if name in SYMBOLIC:
         return _on_sizes(SYMBOLIC[name])
+    if name in RECURRENT:
+        return RECURRENCES[name]
     if name not in OPERATORS:
         raise BundleError(f"the bundle's programs.torch calls {name[:100]!r}, which is not allowed", _AGAIN)
     _, packet, overload = name.split(".")
