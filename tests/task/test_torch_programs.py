@@ -22,6 +22,7 @@ from fieldfold.task.self_check import read_batch
 from fieldfold.task.signature import Port
 from fieldfold.task.torch_assembly import constant_tensor
 from fieldfold.task.torch_program import TorchProgram
+from fieldfold.task.torch_recurrent import RECURRENCES
 from fieldfold.task.torch_runtime import TorchRuntime
 
 CPU = torch.device("cpu")
@@ -142,6 +143,22 @@ def test_an_operator_may_write_into_what_the_program_has_made() -> None:
     x = ONES.clone()
     assert run(programs("aten.clone.default", "aten.add_.Tensor", steps=steps), x, ONES).tolist() == [[2] * 3] * 2
     assert torch.equal(x, ONES)
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_all_steps_of_an_lstm_are_one_operator(backwards: bool) -> None:  # noqa: FBT001
+    steps, size = 7, 4
+    layer = torch.nn.LSTM(3, size)
+    x = torch.randn(steps, 2, 3)
+    with torch.no_grad():
+        of_input, of_state, bias1, bias2 = layer.all_weights[0]
+        from_input = torch.nn.functional.linear(x, of_input, bias1 + bias2)
+        order = torch.tensor([*range(2 * size), *range(3 * size, 4 * size), *range(2 * size, 3 * size)])
+        expected = layer(x.flip(0) if backwards else x)[1]
+        weight = of_state[order].t()
+    start = torch.zeros(2, size)
+    hidden, cell, *_ = RECURRENCES["recurrent.lstm"](from_input[..., order], start, start, weight, backwards)
+    torch.testing.assert_close((hidden, cell), (expected[0][0], expected[1][0]))
 
 
 # -- what is refused -----------------------------------------------------------------------------------------------

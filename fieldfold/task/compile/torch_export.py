@@ -14,7 +14,7 @@ from fieldfold.errors import CompileError
 from fieldfold.task import program as form
 from fieldfold.task.compile.decompositions import decomposition_table
 from fieldfold.task.compile.export import Example, exporting, trace
-from fieldfold.task.operators import IDENTITIES, ITEM, OPERATORS, SYMBOLIC
+from fieldfold.task.operators import IDENTITIES, ITEM, OPERATORS, RECURRENT, SYMBOLIC
 from fieldfold.task.program import Argument, Atom, Constant, GraphName, Program, Programs, Step
 
 _TO_THE_END = 2**63 - 1
@@ -26,6 +26,7 @@ _ON_SIZES: Mapping[object, str] = {
     torch.sym_not: "sym.not",
     operator.getitem: ITEM,
 } | {function: name for name, function in SYMBOLIC.items()}  # fmt: skip
+_RECURRENT = "fieldfold_recurrent."  # the library in which the compiler defines them
 _INSTEAD = {
     "aten.lift_fresh_copy.default": "aten.clone.default",
     "aten.empty.memory_format": "aten.zeros.default",
@@ -119,8 +120,8 @@ def _program(traced: Traced, tables: _Tables) -> Program:
 
 
 def _step(node: fx.Node, registers: Mapping[fx.Node, int], tables: _Tables) -> Step:
-    name = _ON_SIZES.get(node.target) or _INSTEAD.get(str(node.target), str(node.target))
-    if name != ITEM and name not in SYMBOLIC and name not in OPERATORS:
+    name = _name(node.target)
+    if name != ITEM and name not in SYMBOLIC and name not in OPERATORS and name not in RECURRENT:
         raise CompileError(
             f"the model uses the torch operator {name}, which a bundle may not hold", "write that part otherwise"
         )
@@ -130,6 +131,13 @@ def _step(node: fx.Node, registers: Mapping[fx.Node, int], tables: _Tables) -> S
         tuple(_argument(value, registers) for value in node.args),
         {key: _argument(value, registers) for key, value in options.items()},
     )
+
+
+def _name(target: Any) -> str:
+    name = _ON_SIZES.get(target) or _INSTEAD.get(str(target), str(target))
+    if name.startswith(_RECURRENT):
+        return f"recurrent.{name.split('.')[1]}"
+    return name
 
 
 def _argument(value: Any, registers: Mapping[fx.Node, int]) -> Argument:
