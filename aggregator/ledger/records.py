@@ -56,3 +56,19 @@ class Checkpoint(msgspec.Struct, frozen=True):
     exact: bytes
     released: bytes
     state: bytes
+
+
+class Stretch(msgspec.Struct, frozen=True):
+    """A part of the log that is folded with the same settings: what follows `contribution`, up to the next stretch.
+
+    Attributes:
+        version: the newest at its beginning.
+        settings: as JSON.
+        fresh: the method's state began anew; else it went on with the former one.
+    """
+
+    task: str
+    contribution: int
+    version: int
+    settings: str
+    fresh: bool
