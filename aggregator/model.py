@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -38,6 +38,21 @@ class FoldSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     fold: AnyMethod
     profile: str
+
+    @classmethod
+    def read(cls, stretch: Stretch, ledger: Ledger) -> FoldSettings:
+        """Those of a stretch.
+
+        Raises:
+            StoreError: when they are not settings of this program.
+        """
+        try:
+            return msgspec.json.decode(stretch.settings, type=cls)
+        except msgspec.DecodeError as error:
+            raise StoreError(
+                f"{ledger.path}: the settings from version {stretch.version} on are not of this program: {error}",
+                "run the release of fieldfold that wrote them, or restore a backup",
+            ) from None
 
 
 class GlobalModel:
@@ -125,7 +140,7 @@ class GlobalModel:
         Raises:
             StoreError: when the checkpoint does not belong to the settings that the ledger names.
         """
-        self.settings = self._settings_in(_in_force(ledger.stretches(self.task), point.contribution, ledger), ledger)
+        self.settings = FoldSettings.read(_in_force(ledger, self.task, point.contribution), ledger)
         self.version = self.checkpoint_version = point.version
         self.contribution = point.contribution
         self.exact = from_bytes(point.exact)
@@ -147,7 +162,7 @@ class GlobalModel:
         Raises:
             StoreError: when they are not settings of this program.
         """
-        self.settings = self._settings_in(stretch, ledger)
+        self.settings = FoldSettings.read(stretch, ledger)
         if stretch.fresh:
             self._state = self.method.init()
 
@@ -167,15 +182,6 @@ class GlobalModel:
     def _note_stretch(self, ledger: Ledger, *, fresh: bool) -> None:
         settings = msgspec.json.encode(self.settings).decode()
         ledger.put_stretch(Stretch(self.task, self.contribution, self.version, settings, fresh))
-
-    def _settings_in(self, stretch: Stretch, ledger: Ledger) -> FoldSettings:
-        try:
-            return msgspec.json.decode(stretch.settings, type=FoldSettings)
-        except msgspec.DecodeError as error:
-            raise StoreError(
-                f"{ledger.path}: the settings from version {stretch.version} on are not of this program: {error}",
-                "run the release of fieldfold that wrote them, or restore a backup",
-            ) from None
 
     def catch_up(self, ledger: Ledger) -> Iterator[VersionRecord | None]:
         """Folds what the ledger holds beyond the model; gives for each contribution the version it completed, if any.
@@ -236,17 +242,19 @@ class GlobalModel:
 
     def checkpoint(self, ledger: Ledger) -> None:
         """Writes where a replay may begin. Within a transaction."""
-        ledger.put_checkpoint(
-            Checkpoint(
-                task=self.task,
-                version=self.version,
-                contribution=self.contribution,
-                exact=to_bytes(self.exact),
-                released=to_bytes(self.released),
-                state=msgspec.msgpack.encode(self._state),
-            )
-        )
+        ledger.put_checkpoint(self.at_present())
         self.checkpoint_version, self._delta_bytes = self.version, 0
+
+    def at_present(self) -> Checkpoint:
+        """Where the fold stands: all that it goes on from."""
+        return Checkpoint(
+            task=self.task,
+            version=self.version,
+            contribution=self.contribution,
+            exact=to_bytes(self.exact),
+            released=to_bytes(self.released),
+            state=msgspec.msgpack.encode(self._state),
+        )
 
     def _drift(self, base_version: int, ledger: Ledger) -> Vector:
         """What the released model moved since `base_version`: the sum of the deltas in between."""
@@ -259,9 +267,9 @@ class GlobalModel:
         return moved
 
 
-def _in_force(stretches: Sequence[Stretch], contribution: int, ledger: Ledger) -> Stretch:
+def _in_force(ledger: Ledger, task: str, contribution: int) -> Stretch:
     """The stretch that the contributions behind this place belong to."""
-    past = [stretch for stretch in stretches if stretch.contribution <= contribution]
+    past = [stretch for stretch in ledger.stretches(task) if stretch.contribution <= contribution]
     if not past:
         raise StoreError(
             f"{ledger.path}: it does not say how contribution {contribution} was folded", "restore a backup"

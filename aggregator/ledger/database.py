@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
@@ -17,7 +18,7 @@ LOCK_WAIT_S = 2.0
 
 
 class Database:
-    """Opens or creates the file of one federation. One thread owns it at a time.
+    """Opens or creates the file of one federation. One thread uses it at a time; where there are more, by `turn`.
 
     Args:
         path: the file.
@@ -29,6 +30,7 @@ class Database:
 
     def __init__(self, path: Path, federation: str | None) -> None:
         self.path = path
+        self.turn = threading.Lock()
         self._may_write = federation is not None or all(os.access(each, os.W_OK) for each in (path, path.parent))
         try:
             self._db = self._connect(federation)
@@ -58,7 +60,7 @@ class Database:
         if federation is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         if self._may_write:
-            return sqlite3.connect(self.path, isolation_level=None, timeout=LOCK_WAIT_S)
+            return sqlite3.connect(self.path, isolation_level=None, timeout=LOCK_WAIT_S, check_same_thread=False)
         uri = f"file:{quote(str(self.path.resolve()))}?mode=ro&immutable=1"
         return sqlite3.connect(uri, uri=True, isolation_level=None)
 
@@ -91,6 +93,31 @@ class Database:
     def close(self) -> None:
         """Folds the write-ahead log into the file and lets go of it."""
         self._db.close()
+
+    def check(self) -> None:
+        """Reads every page.
+
+        Raises:
+            StoreError: when the file is damaged.
+        """
+        found = self._rows("PRAGMA integrity_check(1)")
+        if found != [("ok",)]:
+            raise StoreError(f"{self.path}: the file is damaged: {found[0][0]}", "take another backup")
+
+    def copy_into(self, target: sqlite3.Connection, slice_bytes: int, between: Callable[[int, int], None]) -> None:
+        """Copies the whole file; what is written between two slices, through this object, is in the copy too.
+
+        Args:
+            target: an empty database.
+            slice_bytes: how much is copied at a time.
+            between: called after each slice with the bytes that are done, and all; what it raises ends the copy.
+        """
+        [(page_bytes,)] = self._rows("PRAGMA page_size")
+
+        def told(_: int, remaining: int, total: int) -> None:
+            between((total - remaining) * page_bytes, total * page_bytes)
+
+        self._db.backup(target, pages=max(1, slice_bytes // page_bytes), progress=told, sleep=0)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:

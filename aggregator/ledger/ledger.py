@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from aggregator.ledger.database import Database
-from aggregator.ledger.records import Checkpoint, Decision, Stretch, TaskRecord, VersionRecord
+from aggregator.ledger.records import Checkpoint, Decision, Place, Stretch, TaskRecord, VersionRecord
 
 CHECKPOINTS_KEPT = 2
 
@@ -238,7 +238,7 @@ class Ledger(Database):
             "SELECT task, contribution, version, settings, fresh FROM stretch WHERE task = ? ORDER BY contribution",
             (task,),
         )
-        return [Stretch(*row[:4], bool(row[4])) for row in rows]
+        return [Stretch(each, place, version, told, bool(fresh)) for each, place, version, told, fresh in rows]
 
     def checkpoint(self, task: str, version: int | None = None) -> Checkpoint | None:
         """The newest checkpoint of a task, or the one of a version."""
@@ -249,11 +249,15 @@ class Ledger(Database):
         )
         return Checkpoint(*row) if row else None
 
-    def checkpoints(self, task: str) -> list[int]:
-        """The versions at which a task has checkpoints, in order."""
-        return [
-            version for (version,) in self._rows("SELECT version FROM checkpoint WHERE task = ? ORDER BY 1", (task,))
-        ]
+    def checkpoints(self, task: str) -> list[Place]:
+        """Where a task has checkpoints, in order."""
+        rows = self._rows("SELECT version, contribution FROM checkpoint WHERE task = ? ORDER BY version", (task,))
+        return [Place(*row) for row in rows]
+
+    def floor(self, task: str) -> Place:
+        """The oldest place from which the log is whole: the first one, or that of a checkpoint."""
+        row = self._row("SELECT version, contribution FROM compaction WHERE task = ?", (task,))
+        return Place(*row) if row else Place()
 
 
 def _decision(row: tuple[Any, ...]) -> Decision:

@@ -72,3 +72,10 @@ class Stretch(msgspec.Struct, frozen=True):
     version: int
     settings: str
     fresh: bool
+
+
+class Place(msgspec.Struct, frozen=True):
+    """A place in a task's log: after a contribution, at a version; the first one is before the first contribution."""
+
+    version: int = 0
+    contribution: int = 0

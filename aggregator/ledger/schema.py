@@ -111,4 +111,11 @@ CREATE TABLE IF NOT EXISTS stretch (
     began_at REAL NOT NULL,
     PRIMARY KEY (task, contribution)
 ) STRICT, WITHOUT ROWID;
+
+-- Up to where a task's log was compacted: updates and deltas before it are dropped, a checkpoint stands at it.
+CREATE TABLE IF NOT EXISTS compaction (
+    task TEXT PRIMARY KEY,
+    version INTEGER NOT NULL,
+    contribution INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
 """
