@@ -119,6 +119,30 @@ def restore(file: Path, config: Path) -> None:
     click.echo(f"{path}: the ledger of {file}" + (f"; the former one is {former}" if former else ""))
 
 
+@click.command()
+@which_ledger
+@click.option("--version", type=int, help="which one; the newest without this option")
+@click.option("-o", "--output", type=_FILE, required=True, help="a new file, X.safetensors or X.onnx")
+def export(config: Path | None, ledger: Path | None, version: int | None, output: Path) -> None:
+    """Write a released version of the present task's model to a file for other programs.
+
+    X.safetensors holds the tensors by their names; X.onnx predicts with them and takes nothing but a batch's inputs.
+    It needs a ledger that nobody runs on; of a running aggregator take a backup.
+    """
+    from aggregator.history import export as writer
+    from aggregator.history.replay import present_task
+    from aggregator.ledger.ledger import Ledger
+
+    opened = Ledger.existing(ledger_path(config, ledger))
+    try:
+        bundle = present_task(opened)
+        number = opened.newest_version(bundle.digest) if version is None else version
+        writer.export(opened, bundle, number, output)
+    finally:
+        opened.close()
+    click.echo(f"{output}: version {number} of {bundle.manifest.name}")
+
+
 def _told(finding: Finding) -> str:
     head = f"task {finding.task[:16]}, run {finding.run}"
     if finding.difference is None:
