@@ -11,6 +11,7 @@ from typing import Any
 import click
 import msgspec
 
+from aggregator.ledger_cli import backup, export, restore, verify
 from fieldfold import logs
 from fieldfold.cli.figures import number, plain, size
 from fieldfold.control.client import ControlClient
@@ -20,6 +21,10 @@ from fieldfold.control.protocol import default_socket
 @click.group()
 def aggregator() -> None:
     """The service beside the broker: takes updates, folds them, releases the model."""
+
+
+for each in (verify, backup, restore, export):
+    aggregator.add_command(each)
 
 
 @aggregator.command()

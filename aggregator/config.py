@@ -16,6 +16,9 @@ from fieldfold.errors import CodecError
 from fieldfold.link.session import LinkConfig
 from fieldfold.sensors.source import DataConfig
 
+LEDGER_FILE = "ledger.sqlite"
+"""The ledger's name in state_dir."""
+
 
 class NormalisationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """When the fleet's statistics are complete enough to be released with the first model.

@@ -14,7 +14,7 @@ from aggregator.config import AggregatorConfig
 from aggregator.intake import statistics
 from aggregator.ledger.ledger import Ledger
 from aggregator.ledger.records import TaskRecord
-from aggregator.model import GlobalModel
+from aggregator.model import FoldSettings, GlobalModel
 from aggregator.publisher import Publisher
 from fieldfold.errors import DataError
 from fieldfold.sensors.statistics import Normalisation
@@ -80,7 +80,7 @@ class Federation:
 
     def _new_model(self, bundle: Bundle) -> GlobalModel:
         release = self._config.release
-        return GlobalModel(bundle, self._config.fold, release.profile, release.snapshot_every)
+        return GlobalModel(bundle, FoldSettings(self._config.fold, release.profile), release.snapshot_every)
 
     # -- the task and its statistics ---------------------------------------------------------------------------------
 
@@ -151,7 +151,7 @@ class Federation:
         self.show_manifest()
 
     def checkpoint(self) -> None:
-        """At a clean end: the next start need not replay, and may do so with other settings.
+        """At a clean end: the next start need not replay.
 
         Raises:
             StoreError: when it cannot be written; nothing is lost by that.
@@ -172,11 +172,11 @@ class Federation:
             return False
         before, model = self.model, copy.copy(self.model)
         with self._ledger.transaction():
-            folded = model.catch_up(self._ledger)
+            versions = [record for record in model.catch_up(self._ledger) if record is not None]
         self.model = model
         if model.version == before.version:
             return False
-        self._publisher.show_versions(model, [record for record in folded if record is not None])
+        self._publisher.show_versions(model, versions)
         return True
 
     def show_everything(self) -> None:

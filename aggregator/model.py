@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import statistics
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from aggregator.fold.contribution import Contribution, Method
+from aggregator.fold.contribution import Contribution
+from aggregator.fold.methods import AnyMethod
 from aggregator.ledger.ledger import Ledger
-from aggregator.ledger.records import Checkpoint, Decision, VersionRecord
+from aggregator.ledger.records import Checkpoint, Decision, Stretch, VersionRecord
 from aggregator.release.model import advance
 from aggregator.release.way import snapshot_is_due
 from fieldfold.codec import decode
@@ -19,7 +23,36 @@ from fieldfold.params import Vector, digest, from_bytes, to_bytes
 from fieldfold.task.bundle import Bundle
 from fieldfold.wire.messages import ClientUpdate, ModelDelta, unpack
 
+log = logging.getLogger(__name__)
 NORMS_REMEMBERED = 64
+PROGRESS_EVERY_S = 5.0
+
+
+class FoldSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All that decides, besides the log, which versions come out.
+
+    Attributes:
+        fold: the method with its settings.
+        profile: codec profile of the delta from one version to the next.
+    """
+
+    fold: AnyMethod
+    profile: str
+
+    @classmethod
+    def read(cls, stretch: Stretch, ledger: Ledger) -> FoldSettings:
+        """Those of a stretch.
+
+        Raises:
+            StoreError: when they are not settings of this program.
+        """
+        try:
+            return msgspec.json.decode(stretch.settings, type=cls)
+        except msgspec.DecodeError as error:
+            raise StoreError(
+                f"{ledger.path}: the settings from version {stretch.version} on are not of this program: {error}",
+                "run the release of fieldfold that wrote them, or restore a backup",
+            ) from None
 
 
 class GlobalModel:
@@ -35,20 +68,19 @@ class GlobalModel:
         checkpoint_version: the version of the newest checkpoint, which is also the published snapshot.
     """
 
-    def __init__(self, bundle: Bundle, method: Method, profile: str, checkpoint_every: int) -> None:
+    def __init__(self, bundle: Bundle, settings: FoldSettings, checkpoint_every: int) -> None:
         self.bundle = bundle
         self.task = bundle.digest
         self.run = ""
-        self.method = method
+        self.settings = settings
         self.version = 0
         self.exact: Vector = bundle.initial_parameters()
         self.released: Vector = self.exact.copy()
         self.digest = digest(self.released)
         self.contribution = 0
         self.checkpoint_version = 0
-        self._state: Any = method.init()
+        self._state: Any = settings.fold.init()
         self._norms: tuple[float, ...] = ()
-        self._profile = profile
         self._checkpoint_every = checkpoint_every
         self._delta_bytes = 0
 
@@ -62,26 +94,53 @@ class GlobalModel:
         """Median norm of the recent accepted deltas; None before the first."""
         return statistics.median(self._norms) if self._norms else None
 
+    @property
+    def method(self) -> AnyMethod:
+        """How contributions move the model at present."""
+        return self.settings.fold
+
     def begin(self, ledger: Ledger, run: str) -> None:
         """Writes version 0, the bundle's own parameters, under the run's name. Within a transaction."""
         self.run = run
         ledger.put_run(self.task, self.run)
         ledger.put_version(VersionRecord(self.task, 0, 0, self.digest, b"", {}))
+        self._note_stretch(ledger, fresh=True)
         self.checkpoint(ledger)
 
     def restore(self, ledger: Ledger) -> int:
         """Goes to the newest checkpoint and folds what came after it; returns how many contributions that were.
 
-        Within a transaction, because versions that a crash kept from being written are written now.
+        What is in the log is folded with the settings that the ledger names; where they are not those that this model
+        was made with, a new stretch begins then. Within a transaction, because versions that a crash kept from being
+        written are written now.
 
         Raises:
             StoreError: when there is no sound checkpoint, or a version replays otherwise than it was written.
         """
+        wanted = self.settings
         point = ledger.checkpoint(self.task)
         run = ledger.run(self.task)
         if point is None or run is None:
             raise StoreError(f"{ledger.path}: there is no checkpoint of task {self.task[:16]}", "restore a backup")
         self.run = run
+        self.go_to(point, ledger)
+        replayed, told_at = 0, time.monotonic()
+        for _ in self.catch_up(ledger):
+            replayed += 1
+            if time.monotonic() - told_at >= PROGRESS_EVERY_S:
+                told_at = time.monotonic()
+                log.info("replaying: %d contributions so far, at version %d", replayed, self.version)
+        if self.settings != wanted:
+            self._change(wanted, ledger)
+        return replayed
+
+    def go_to(self, point: Checkpoint, ledger: Ledger) -> None:
+        """Takes up the fold at a checkpoint.
+
+        Raises:
+            StoreError: when the checkpoint does not belong to the settings that the ledger names.
+        """
+        self.settings = FoldSettings.read(_in_force(ledger, self.task, point.contribution), ledger)
         self.version = self.checkpoint_version = point.version
         self.contribution = point.contribution
         self.exact = from_bytes(point.exact)
@@ -93,22 +152,57 @@ class GlobalModel:
             method = type(self.method).__name__
             raise StoreError(
                 f"{ledger.path}: the checkpoint of version {point.version} holds no state of {method}: {error}",
-                "start with the [fold] settings that wrote it, or restore a backup",
+                "restore a backup",
             ) from None
         self._norms = ledger.norms_until(self.task, point.contribution, NORMS_REMEMBERED)
-        return len(self.catch_up(ledger))
 
-    def catch_up(self, ledger: Ledger) -> list[VersionRecord | None]:
-        """Folds what the ledger holds beyond the model; for each contribution the version that it completed, if any.
+    def enter(self, stretch: Stretch, ledger: Ledger) -> None:
+        """Goes on with the settings of a stretch that begins here.
+
+        Raises:
+            StoreError: when they are not settings of this program.
+        """
+        self.settings = FoldSettings.read(stretch, ledger)
+        if stretch.fresh:
+            self._state = self.method.init()
+
+    def _change(self, settings: FoldSettings, ledger: Ledger) -> None:
+        """Begins a stretch: the same method keeps its state, another one starts anew from the exact model."""
+        before = ledger.stretches(self.task)[-1]
+        fresh = type(settings.fold) is not type(self.method)
+        log.warning("other settings from version %d on: %s", self.version, msgspec.json.encode(settings).decode())
+        if fresh:
+            log.warning("another method: updates that waited for a step of the former one are in no later version")
+        self.settings = settings
+        if fresh:
+            self._state = settings.fold.init()
+        self._note_stretch(ledger, fresh=fresh or (before.fresh and before.contribution == self.contribution))
+        self.checkpoint(ledger)
+
+    def _note_stretch(self, ledger: Ledger, *, fresh: bool) -> None:
+        settings = msgspec.json.encode(self.settings).decode()
+        ledger.put_stretch(Stretch(self.task, self.contribution, self.version, settings, fresh))
+
+    def catch_up(self, ledger: Ledger) -> Iterator[VersionRecord | None]:
+        """Folds what the ledger holds beyond the model; gives for each contribution the version it completed, if any.
 
         Within a transaction. Vectors are replaced, never changed, so that a shallow copy of the model stays as it is.
 
         Raises:
             StoreError: when a version was written before, and differently.
         """
-        return [self._absorb(decision, ledger) for decision in ledger.accepted_after(self.task, self.contribution)]
+        for decision in ledger.accepted_after(self.task, self.contribution):
+            record = self.absorb(decision, ledger)
+            if record is not None:
+                self._write(record, ledger)
+            yield record
 
-    def _absorb(self, decision: Decision, ledger: Ledger) -> VersionRecord | None:
+    def absorb(self, decision: Decision, ledger: Ledger) -> VersionRecord | None:
+        """Folds one accepted contribution and gives the version that it completed, if any; writes nothing.
+
+        Raises:
+            StoreError: when the ledger lacks something that the fold needs.
+        """
         if decision.body is None:
             raise StoreError(f"{ledger.path}: contribution {decision.id} has no body", "restore a backup")
         update = unpack(ClientUpdate, decision.body)
@@ -127,11 +221,9 @@ class GlobalModel:
         if step is None:
             return None
         self.exact = self.exact + step.update
-        release = advance(self.exact, self.released, self.version, self.run, self._profile)
+        release = advance(self.exact, self.released, self.version, self.run, self.settings.profile)
         self.version, self.released, self.digest = release.version, release.released, release.digest
-        record = VersionRecord(self.task, self.version, decision.id, release.digest, release.delta, step.weights)
-        self._write(record, ledger)
-        return record
+        return VersionRecord(self.task, self.version, decision.id, release.digest, release.delta, step.weights)
 
     def _write(self, record: VersionRecord, ledger: Ledger) -> None:
         written = ledger.version(self.task, record.version)
@@ -141,7 +233,7 @@ class GlobalModel:
             raise StoreError(
                 f"{ledger.path}: version {record.version} replays to {record.parameters[:16]}, the ledger says"
                 f" {written.parameters[:16]}",
-                "start with the [fold] and [release] settings that wrote it, or restore a backup",
+                "the file or this program is not what wrote it: `fieldfold aggregator verify` tells more",
             )
         self._delta_bytes += len(record.delta)
         versions = self.version - self.checkpoint_version
@@ -150,23 +242,36 @@ class GlobalModel:
 
     def checkpoint(self, ledger: Ledger) -> None:
         """Writes where a replay may begin. Within a transaction."""
-        ledger.put_checkpoint(
-            Checkpoint(
-                task=self.task,
-                version=self.version,
-                contribution=self.contribution,
-                exact=to_bytes(self.exact),
-                released=to_bytes(self.released),
-                state=msgspec.msgpack.encode(self._state),
-            )
-        )
+        ledger.put_checkpoint(self.at_present())
         self.checkpoint_version, self._delta_bytes = self.version, 0
+
+    def at_present(self) -> Checkpoint:
+        """Where the fold stands: all that it goes on from."""
+        return Checkpoint(
+            task=self.task,
+            version=self.version,
+            contribution=self.contribution,
+            exact=to_bytes(self.exact),
+            released=to_bytes(self.released),
+            state=msgspec.msgpack.encode(self._state),
+        )
 
     def _drift(self, base_version: int, ledger: Ledger) -> Vector:
         """What the released model moved since `base_version`: the sum of the deltas in between."""
         moved = np.zeros(self.num_params, np.float32)
         for version in range(base_version + 1, self.version + 1):
             record = ledger.version(self.task, version)
-            if record is not None:
-                moved += decode(unpack(ModelDelta, record.delta).payload, self.num_params)
+            if record is None or not record.delta:
+                raise StoreError(f"{ledger.path}: the delta to version {version} is missing", "restore a backup")
+            moved += decode(unpack(ModelDelta, record.delta).payload, self.num_params)
         return moved
+
+
+def _in_force(ledger: Ledger, task: str, contribution: int) -> Stretch:
+    """The stretch that the contributions behind this place belong to."""
+    past = [stretch for stretch in ledger.stretches(task) if stretch.contribution <= contribution]
+    if not past:
+        raise StoreError(
+            f"{ledger.path}: it does not say how contribution {contribution} was folded", "restore a backup"
+        )
+    return past[-1]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import concurrent.futures
 import logging
 import queue
 import time
@@ -13,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from aggregator.config import AggregatorConfig
+from aggregator.commands import Asked, Desk
+from aggregator.config import LEDGER_FILE, AggregatorConfig
 from aggregator.evaluation import Evaluator, Scored, Unscored, find_fault
 from aggregator.federation import Federation, draw_run_id
 from aggregator.ledger.ledger import Ledger
@@ -22,7 +21,7 @@ from aggregator.reception import Answer, Reception
 from aggregator.status import AggregatorStatus, Tally, describe, presence, progress_line
 from fieldfold.control.protocol import default_socket
 from fieldfold.control.server import ControlServer
-from fieldfold.errors import BundleError, ControlError, DataError, FieldfoldError, StoreError, WireError
+from fieldfold.errors import DataError, StoreError, WireError
 from fieldfold.link.mqtt import MqttLink
 from fieldfold.link.outgoing import Outgoing
 from fieldfold.link.session import Connected, Disconnected, Link, Received, Refused, Will
@@ -38,14 +37,6 @@ STATUS_EVERY_S = 10.0
 PROGRESS_EVERY_S = 60.0
 STORAGE_RETRY_S = 2.0
 """How often the ledger is tried again that could not be written: a full disk is seldom emptied sooner."""
-COMMAND_TIMEOUT_S = 60.0
-
-
-class _Asked(msgspec.Struct, frozen=True):
-    """A command from the control socket, to be run by the service's thread."""
-
-    run: Callable[[], Any]
-    answer: concurrent.futures.Future[Any]
 
 
 class _Reading(msgspec.Struct, frozen=True):
@@ -79,7 +70,7 @@ class Service:
     ) -> None:
         self._config, self._base = config, base
         self._topics = Topics(config.federation)
-        self._ledger = Ledger(base / config.state_dir / "ledger.sqlite", config.federation)
+        self._ledger = Ledger(base / config.state_dir / LEDGER_FILE, config.federation)
         self._tally = Tally(self._ledger.counts())
         self._reception = Reception(self._ledger, config.verify, config.max_update_bytes)
         with self._ledger.transaction():
@@ -110,7 +101,8 @@ class Service:
         self._stopping = False
         self._connected_before = False
         socket = base / config.control_socket if config.control_socket else default_socket("aggregator")
-        self._control = ControlServer(socket, self.status, {"publish_task": self._publish_task})
+        self._desk = Desk(self._ledger, self._federation, self._tally, self._ask)
+        self._control = ControlServer(socket, self.status, self._desk.commands)
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
@@ -126,8 +118,10 @@ class Service:
             self._link.start()
             log.info("aggregator of %s is up, %s", self._config.federation, self._state())
             while not self._stopping:
-                self._work(self._next_batch())
-                self._tick()
+                batch = self._next_batch()
+                with self._ledger.turn:
+                    self._work(batch)
+                    self._tick()
             log.info("ending: the ledger holds all that was answered")
         finally:
             self._close()
@@ -139,6 +133,7 @@ class Service:
 
     def _close(self) -> None:
         self._control.stop()
+        self._desk.stop()
         if self._evaluator:
             self._evaluator.stop()
         self._outgoing.retain(self._topics.aggregator_status, write(AggregatorPresence(state="offline")))
@@ -279,8 +274,8 @@ class Service:
             log.debug("version %d scores %.4g on held-out data", event.version, event.score)
         elif isinstance(event, Unscored):
             self._no_scores(event.reason)
-        elif isinstance(event, _Asked):
-            _answer(event)
+        elif isinstance(event, Asked):
+            event.do()
 
     def _tick(self) -> None:
         if self._federation.model is not None and self._evaluator is None:
@@ -315,33 +310,10 @@ class Service:
             )
         self._evaluator.submit(model.version, model.released)
 
-    # -- commands and status -----------------------------------------------------------------------------------------
+    # -- status ------------------------------------------------------------------------------------------------------
 
-    def _publish_task(self, bundle: str) -> dict[str, Any]:
-        """The `publish_task` command: `bundle` is the file in base64."""
-        try:
-            data = base64.b64decode(bundle, validate=True)
-        except ValueError:
-            raise BundleError("the bundle did not arrive as base64") from None
-        parsed = Bundle.from_bytes(data)
-        self._ask(lambda: self._federation.set_task(parsed))
-        model = self._federation.model
-        if model is not None:
-            word = f"goes on at version {model.version}"
-        elif parsed.manifest.data.normalisation == "none":
-            word = "begins now"
-        else:
-            word = "begins when the gateways have sent their statistics"
-        return {"task": parsed.manifest.name, "digest": parsed.digest, "model": word, "online": self._tally.online}
-
-    def _ask(self, run: Callable[[], Any]) -> Any:
-        """Runs something in the service's thread and waits for it."""
-        answer: concurrent.futures.Future[Any] = concurrent.futures.Future()
-        self._inbox.put(_Asked(run, answer))
-        try:
-            return answer.result(timeout=COMMAND_TIMEOUT_S)
-        except TimeoutError:
-            raise ControlError("the aggregator is busy", "try again") from None
+    def _ask(self, asked: Asked) -> None:
+        self._inbox.put(asked)
 
     def status(self) -> AggregatorStatus:
         """A frozen picture; may be called from any thread."""
@@ -355,6 +327,7 @@ class Service:
             federation=self._federation,
             tally=self._tally,
             bytes_published=self._outgoing.bytes_sent,
+            backup=self._desk.backup,
             uptime_s=time.monotonic() - self._started_at,
         )
 
@@ -364,10 +337,3 @@ class Service:
         if self._federation.bundle is None:
             return "waiting for a task"
         return "folding" if self._federation.model else "waiting for statistics"
-
-
-def _answer(asked: _Asked) -> None:
-    try:
-        asked.answer.set_result(asked.run())
-    except FieldfoldError as error:
-        asked.answer.set_exception(error)

@@ -12,6 +12,7 @@ import msgspec
 
 import fieldfold
 from aggregator.federation import Federation
+from aggregator.ledger.backup import BackupView
 from aggregator.ledger.records import Decision
 from fieldfold.wire.messages import AggregatorPresence, NodePresence
 
@@ -43,6 +44,7 @@ class AggregatorStatus(msgspec.Struct, frozen=True):
         bytes_received: update messages as they came over the wire (before a restart: without repeats).
         bytes_published: model and task as they were handed to the broker.
         float32_bytes: what the accepted updates would have been uncompressed.
+        backup: the newest since the start of the program.
     """
 
     state: str
@@ -69,6 +71,7 @@ class AggregatorStatus(msgspec.Struct, frozen=True):
     bytes_received: int
     bytes_published: int
     float32_bytes: int
+    backup: BackupView | None
     nodes: tuple[NodeView, ...]
     uptime_s: float
 
@@ -182,6 +185,7 @@ def describe(  # noqa: PLR0913 - the picture has as many sources
     federation: Federation,
     tally: Tally,
     bytes_published: int,
+    backup: BackupView | None,
     uptime_s: float,
 ) -> AggregatorStatus:
     """Copies the present numbers into a frozen status."""
@@ -212,6 +216,7 @@ def describe(  # noqa: PLR0913 - the picture has as many sources
         bytes_received=tally.bytes_on_wire,
         bytes_published=bytes_published,
         float32_bytes=tally.float32_bytes,
+        backup=backup,
         nodes=tuple(tally.nodes[node].view(node) for node in sorted(tally.nodes)),
         uptime_s=uptime_s,
     )

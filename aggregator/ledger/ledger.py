@@ -1,106 +1,21 @@
-"""The ledger on disk. One thread owns it; what `transaction` has committed survives a power cut."""
+"""What the aggregator knows for certain, as rows. What `transaction` has committed survives a power cut."""
 
 from __future__ import annotations
 
-import contextlib
-import sqlite3
 import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from aggregator.ledger.records import Checkpoint, Decision, TaskRecord, VersionRecord
-from aggregator.ledger.schema import FORMAT, TABLES
-from fieldfold.errors import StoreError
+from aggregator.ledger.database import Database
+from aggregator.ledger.records import Checkpoint, Decision, Place, Stretch, TaskRecord, VersionRecord
 
 CHECKPOINTS_KEPT = 2
 
 
-class Ledger:
-    """Opens or creates the ledger of one federation.
-
-    Raises:
-        StoreError: when the file is damaged, locked by another aggregator, of another federation or format.
-    """
-
-    def __init__(self, path: Path, federation: str) -> None:
-        self.path = path
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, isolation_level=None, timeout=2.0)
-        except (OSError, sqlite3.Error) as error:
-            raise self._trouble("cannot be opened", error) from None
-        try:
-            self._set_up(federation)
-        except sqlite3.Error as error:
-            self._db.close()
-            raise self._trouble("cannot be opened", error) from None
-        except StoreError:
-            self._db.close()
-            raise
-
-    def _set_up(self, federation: str) -> None:
-        """Locks the file for this process, and makes what is not there yet."""
-        self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = FULL")
-        self._db.executescript(TABLES)
-        self._settle("format", str(FORMAT))
-        self._settle("federation", federation)
-
-    def _settle(self, key: str, value: str) -> None:
-        """Writes a fact at the first start, and insists on it ever after."""
-        self._db.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (key, value))
-        (found,) = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        if found != value:
-            raise StoreError(f"{self.path}: its {key} is {found}, not {value}", "give another state_dir")
-
-    def close(self) -> None:
-        """Folds the write-ahead log into the file and lets go of it."""
-        self._db.close()
-
-    @contextlib.contextmanager
-    def transaction(self) -> Iterator[None]:
-        """All writes within are on disk together when the block ends, or not at all.
-
-        Raises:
-            StoreError: when the disk is full or fails; nothing was written.
-        """
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            yield
-            self._db.execute("COMMIT")
-        except sqlite3.Error as error:
-            self._roll_back()
-            raise self._trouble("cannot be written", error) from None
-        except BaseException:
-            self._roll_back()
-            raise
-
-    def _roll_back(self) -> None:
-        """On some errors, a full disk among them, SQLite has rolled back already."""
-        if self._db.in_transaction:
-            self._db.execute("ROLLBACK")
-
-    def _rows(self, query: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-        """The answer to a query.
-
-        Raises:
-            StoreError: when the file is damaged or the disk fails.
-        """
-        try:
-            return self._db.execute(query, values).fetchall()
-        except sqlite3.Error as error:
-            raise self._trouble("cannot be read", error) from None
-
-    def _row(self, query: str, values: tuple[Any, ...] = ()) -> tuple[Any, ...] | None:
-        """The first line of the answer."""
-        return next(iter(self._rows(query, values)), None)
-
-    def _trouble(self, what: str, error: Exception) -> StoreError:
-        return StoreError(f"{self.path}: the ledger {what}: {error}", _hint(error))
+class Ledger(Database):
+    """The ledger of one federation; all writes are within a `transaction`."""
 
     # -- tasks and statistics ------------------------------------------------------------------------------------
 
@@ -116,6 +31,16 @@ class Ledger:
         """The present task."""
         row = self._row("SELECT digest, name, bundle FROM task ORDER BY id DESC LIMIT 1")
         return TaskRecord(*row) if row else None
+
+    def tasks(self) -> list[str]:
+        """Digests of all tasks whose model was begun, the present one last."""
+        rows = self._rows("SELECT digest FROM task WHERE digest IN (SELECT task FROM run) ORDER BY id")
+        return [digest for (digest,) in rows]
+
+    def bundle(self, task: str) -> bytes | None:
+        """The bundle of a task that was published."""
+        row = self._row("SELECT bundle FROM task WHERE digest = ?", (task,))
+        return bytes(row[0]) if row else None
 
     def put_statistics(self, task: str, node: str, sums: bytes) -> None:
         """Keeps the newest sums of a node."""
@@ -199,10 +124,17 @@ class Ledger:
         row = self._row(self._DECISION + "WHERE node = ? AND sequence = ?", (node, sequence))
         return _decision(row) if row else None
 
-    def accepted_after(self, task: str, contribution: int) -> list[Decision]:
-        """The accepted contributions of a task behind a place in the log, in order."""
-        rows = self._rows(self._DECISION + "WHERE task = ? AND id > ? AND accepted ORDER BY id", (task, contribution))
-        return [_decision(row) for row in rows]
+    def accepted_after(self, task: str, contribution: int) -> Iterator[Decision]:
+        """The accepted contributions of a task behind a place in the log, in order; one body at a time in memory."""
+        query = self._DECISION + "WHERE task = ? AND id > ? AND accepted ORDER BY id"
+        return map(_decision, self._each(query, (task, contribution)))
+
+    def num_accepted(self, task: str, after: int) -> int:
+        """How many these are."""
+        [(count,)] = self._rows(
+            "SELECT count(*) FROM contribution WHERE task = ? AND id > ? AND accepted", (task, after)
+        )
+        return int(count)
 
     def norms_until(self, task: str, contribution: int, limit: int) -> tuple[float, ...]:
         """Norms of the accepted contributions up to a place in the log, the last `limit` of them, oldest first."""
@@ -255,6 +187,11 @@ class Ledger:
         weights = msgspec.json.decode(row[5], type=dict[str, float])
         return VersionRecord(row[0], row[1], row[2], row[3], row[4], weights)
 
+    def newest_version(self, task: str) -> int:
+        """The number of the newest version that is written; -1 before version 0."""
+        [(newest,)] = self._rows("SELECT max(version) FROM version WHERE task = ?", (task,))
+        return -1 if newest is None else int(newest)
+
     def delta_sizes(self, task: str, after: int, up_to: int) -> dict[int, int]:
         """Version -> bytes of its delta message, for the versions behind `after`, up to `up_to`."""
         rows = self._rows(
@@ -288,24 +225,40 @@ class Ledger:
             (point.task, point.task, CHECKPOINTS_KEPT),
         )
 
-    def checkpoint(self, task: str) -> Checkpoint | None:
-        """The newest checkpoint of a task."""
-        row = self._row(
-            "SELECT task, version, contribution, exact, released, state FROM checkpoint"
-            " WHERE task = ? ORDER BY version DESC LIMIT 1",
+    def put_stretch(self, stretch: Stretch) -> None:
+        """Notes with which settings the fold goes on; replaces a row at the same place in the log."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO stretch VALUES (?, ?, ?, ?, ?, ?)",
+            (stretch.task, stretch.contribution, stretch.version, stretch.settings, stretch.fresh, time.time()),
+        )
+
+    def stretches(self, task: str) -> list[Stretch]:
+        """All stretches of a task's log, in order; the first begins before the first contribution."""
+        rows = self._rows(
+            "SELECT task, contribution, version, settings, fresh FROM stretch WHERE task = ? ORDER BY contribution",
             (task,),
         )
+        return [Stretch(each, place, version, told, bool(fresh)) for each, place, version, told, fresh in rows]
+
+    def checkpoint(self, task: str, version: int | None = None) -> Checkpoint | None:
+        """The newest checkpoint of a task, or the one of a version."""
+        row = self._row(
+            "SELECT task, version, contribution, exact, released, state FROM checkpoint"
+            " WHERE task = ?1 AND version = ifnull(?2, version) ORDER BY version DESC LIMIT 1",
+            (task, version),
+        )
         return Checkpoint(*row) if row else None
+
+    def checkpoints(self, task: str) -> list[Place]:
+        """Where a task has checkpoints, in order."""
+        rows = self._rows("SELECT version, contribution FROM checkpoint WHERE task = ? ORDER BY version", (task,))
+        return [Place(*row) for row in rows]
+
+    def floor(self, task: str) -> Place:
+        """The oldest place from which the log is whole: the first one, or that of a checkpoint."""
+        row = self._row("SELECT version, contribution FROM compaction WHERE task = ?", (task,))
+        return Place(*row) if row else Place()
 
 
 def _decision(row: tuple[Any, ...]) -> Decision:
     return msgspec.structs.replace(Decision(*row), accepted=bool(row[6]))
-
-
-def _hint(error: Exception) -> str:
-    text = str(error)
-    if "locked" in text:
-        return "another aggregator is running on it"
-    if "full" in text:
-        return "make room on that disk"
-    return "check the disk and the permissions; restore a backup if the file is damaged"

@@ -56,3 +56,26 @@ class Checkpoint(msgspec.Struct, frozen=True):
     exact: bytes
     released: bytes
     state: bytes
+
+
+class Stretch(msgspec.Struct, frozen=True):
+    """A part of the log that is folded with the same settings: what follows `contribution`, up to the next stretch.
+
+    Attributes:
+        version: the newest at its beginning.
+        settings: as JSON.
+        fresh: the method's state began anew; else it went on with the former one.
+    """
+
+    task: str
+    contribution: int
+    version: int
+    settings: str
+    fresh: bool
+
+
+class Place(msgspec.Struct, frozen=True):
+    """A place in a task's log: after a contribution, at a version; the first one is before the first contribution."""
+
+    version: int = 0
+    contribution: int = 0

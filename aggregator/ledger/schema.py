@@ -1,6 +1,6 @@
 """The ledger's tables. Numbers without a unit are counts; times are seconds since 1970, for people only."""
 
-FORMAT = 2
+FORMAT = 3
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS meta (
@@ -98,5 +98,24 @@ CREATE TABLE IF NOT EXISTS checkpoint (
     released BLOB NOT NULL,
     state BLOB NOT NULL,
     PRIMARY KEY (task, version)
+) STRICT, WITHOUT ROWID;
+
+-- With which settings the contributions behind `contribution` are folded, up to the next row's; `fresh`: the
+-- method's state began anew there. A checkpoint stands at the same place.
+CREATE TABLE IF NOT EXISTS stretch (
+    task TEXT NOT NULL,
+    contribution INTEGER NOT NULL,
+    version INTEGER NOT NULL,
+    settings TEXT NOT NULL,
+    fresh INTEGER NOT NULL,
+    began_at REAL NOT NULL,
+    PRIMARY KEY (task, contribution)
+) STRICT, WITHOUT ROWID;
+
+-- Up to where a task's log was compacted: updates and deltas before it are dropped, a checkpoint stands at it.
+CREATE TABLE IF NOT EXISTS compaction (
+    task TEXT PRIMARY KEY,
+    version INTEGER NOT NULL,
+    contribution INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 """

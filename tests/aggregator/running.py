@@ -87,7 +87,7 @@ class RunningAggregator:
 
     def within(self, run: Callable[[], T]) -> T:
         """Runs something in the service's thread."""
-        result: T = self.service._ask(run)
+        result: T = self.service._desk.ask(run)
         return result
 
     @property

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aggregator.fold.contribution import Method
 from aggregator.fold.fedasync import FedAsync
 from aggregator.fold.fedavg import FedAvg
 from aggregator.fold.fedbuff import FedBuff
+from aggregator.fold.methods import AnyMethod
 from aggregator.fold.rate_corrected_fedbuff import RateCorrectedFedBuff
 from fieldfold.codec import decode
 from fieldfold.errors import StoreError
@@ -21,7 +21,7 @@ from fieldfold.params import digest
 from fieldfold.wire.messages import ClientUpdate, ModelDelta, unpack
 from tests.aggregator.tiny import FIRST, NUM_PARAMS, Plant, bundle, random_delta, update
 
-METHODS: dict[str, Method] = {
+METHODS: dict[str, AnyMethod] = {
     "fedasync": FedAsync(),
     "fedbuff": FedBuff(buffer_size=3),
     "rate-corrected": RateCorrectedFedBuff(),
@@ -31,7 +31,7 @@ TURNS = 16
 NODES = ("press-1", "press-2", "press-3", "press-4")
 
 
-def season(method: Method, count: int = TURNS) -> list[ClientUpdate]:
+def season(method: AnyMethod, count: int = TURNS) -> list[ClientUpdate]:
     """Updates as four nodes send them, one of them slowly and from old versions."""
     generator = np.random.default_rng(7)
     sequences = dict.fromkeys(NODES, 0)
@@ -51,7 +51,7 @@ def send_based(plant: Plant, sent: ClientUpdate) -> None:
     assert answer.receipt.decision == "accepted", answer.receipt
 
 
-def undisturbed(folder: Path, method: Method) -> tuple[list[str], bytes]:
+def undisturbed(folder: Path, method: AnyMethod) -> tuple[list[str], bytes]:
     plant = Plant(folder / "undisturbed.sqlite", method)
     for sent in season(method):
         send_based(plant, sent)
@@ -62,7 +62,7 @@ def undisturbed(folder: Path, method: Method) -> tuple[list[str], bytes]:
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
-def test_a_crash_after_any_contribution_changes_no_bit_of_any_version(tmp_path: Path, method: Method) -> None:
+def test_a_crash_after_any_contribution_changes_no_bit_of_any_version(tmp_path: Path, method: AnyMethod) -> None:
     """After the contribution's commit and before its fold; after the fold; and twice in a row."""
     expected = undisturbed(tmp_path, method)
     assert len(expected[0]) > 4
@@ -85,7 +85,7 @@ def test_a_crash_after_any_contribution_changes_no_bit_of_any_version(tmp_path: 
 @given(data=st.data())
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 def test_versions_depend_on_the_log_and_not_on_how_it_was_cut_into_batches(
-    tmp_path_factory: pytest.TempPathFactory, method: Method, data: st.DataObject
+    tmp_path_factory: pytest.TempPathFactory, method: AnyMethod, data: st.DataObject
 ) -> None:
     """Contributions that are committed together are folded as if each had been folded alone."""
     folder = tmp_path_factory.mktemp("batches")
@@ -166,8 +166,8 @@ def test_a_replay_that_comes_out_differently_is_refused(tmp_path: Path) -> None:
     plant = Plant(tmp_path / "ledger.sqlite", FedBuff(buffer_size=1), snapshot_every=100)
     plant.send(update())
     plant.fold()
-    plant.method = FedBuff(buffer_size=1, server_learning_rate=0.5)
-    with pytest.raises(StoreError, match=r"version 1 replays to .* the ledger says .*; start with the \[fold\]"):
+    plant.ledger._rows("UPDATE version SET parameters = ? WHERE version = 1", ("0" * 64,))
+    with pytest.raises(StoreError, match=r"version 1 replays to .* the ledger says 0000000000000000; .*verify"):
         plant.crash()
     plant.ledger.close()
 
@@ -181,29 +181,72 @@ def test_a_checkpoint_of_another_method_is_refused(tmp_path: Path) -> None:
     plant.ledger.close()
 
 
-def test_without_a_checkpoint_there_is_nothing_to_restore(tmp_path: Path) -> None:
+def test_settings_that_this_program_does_not_know_are_refused(tmp_path: Path) -> None:
     plant = Plant(tmp_path / "ledger.sqlite", FedBuff(buffer_size=2))
-    with plant.ledger.transaction():
-        plant.ledger._rows("DELETE FROM checkpoint")
-    with pytest.raises(StoreError, match="there is no checkpoint"):
+    plant.ledger._rows("""UPDATE stretch SET settings = '{"fold": {"method": "of-tomorrow"}, "profile": "int8"}'""")
+    with pytest.raises(StoreError, match=r"the settings from version 0 on are not of this program: .*of-tomorrow"):
         plant.crash()
     plant.ledger.close()
 
 
-def test_after_a_clean_end_it_goes_on_with_other_settings_of_the_method(tmp_path: Path) -> None:
-    plant = Plant(tmp_path / "ledger.sqlite", FedBuff(buffer_size=3), snapshot_every=100)
-    for sent in season(plant.method, 8):
+@pytest.mark.parametrize("lost", ["DELETE FROM checkpoint", "DELETE FROM stretch"])
+def test_without_a_checkpoint_or_its_settings_there_is_nothing_to_restore(tmp_path: Path, lost: str) -> None:
+    plant = Plant(tmp_path / "ledger.sqlite", FedBuff(buffer_size=2))
+    plant.ledger._rows(lost)
+    with pytest.raises(StoreError, match=r"there is no checkpoint|does not say how contribution 0 was folded"):
+        plant.crash()
+    plant.ledger.close()
+
+
+def fold_some(plant: Plant, first: int, last: int) -> None:
+    for sent in season(plant.method, TURNS)[first:last]:
         send_based(plant, sent)
         plant.fold()
+
+
+def test_the_same_method_goes_on_with_other_settings_and_keeps_what_waits(tmp_path: Path) -> None:
+    plant = Plant(tmp_path / "ledger.sqlite", FedBuff(buffer_size=3), snapshot_every=100)
+    fold_some(plant, 0, 8)
     version, exact = plant.model.version, plant.model.exact.tobytes()
-    with plant.ledger.transaction():
-        plant.model.checkpoint(plant.ledger)
     plant.method = FedBuff(buffer_size=5)
     plant.crash()
 
-    assert plant.replayed == 0
+    assert plant.replayed == 8, "nothing was written at the end: it crashed"
     assert (plant.model.version, plant.model.exact.tobytes()) == (version, exact)
-    for sent in season(plant.method, TURNS)[8:13]:
-        send_based(plant, sent)
-        plant.fold()
+    assert [stretch.fresh for stretch in plant.ledger.stretches(bundle().digest)] == [True, False]
+    fold_some(plant, 8, 11)
+    assert plant.model.version == version + 1, "two waited, three came"
+    plant.ledger.close()
+
+
+def test_another_method_begins_anew_from_the_exact_model(tmp_path: Path) -> None:
+    plant = Plant(tmp_path / "ledger.sqlite", FedBuff(buffer_size=3), snapshot_every=100)
+    fold_some(plant, 0, 8)
+    version, exact = plant.model.version, plant.model.exact.tobytes()
+    plant.method, plant.profile = RateCorrectedFedBuff(buffer_size=2), "lossless"
+    plant.crash()
+
+    assert (plant.model.version, plant.model.exact.tobytes()) == (version, exact)
+    first, second = plant.ledger.stretches(bundle().digest)
+    assert (first.contribution, first.fresh, second.contribution, second.version) == (0, True, 8, version)
+    assert second.fresh
+    assert '"method":"rate-corrected-fedbuff"' in second.settings
+    assert '"profile":"lossless"' in second.settings
+    fold_some(plant, 8, 10)
     assert plant.model.version == version + 1
+    plant.crash()
+    assert len(plant.ledger.stretches(bundle().digest)) == 2, "the same settings again are no other stretch"
+    plant.ledger.close()
+
+
+def test_settings_that_are_changed_back_before_anything_came_still_began_anew(tmp_path: Path) -> None:
+    plant = Plant(tmp_path / "ledger.sqlite", FedBuff(buffer_size=3), snapshot_every=100)
+    fold_some(plant, 0, 8)
+    version = plant.model.version
+    for method in (FedAsync(), FedBuff(buffer_size=2), FedBuff(buffer_size=3)):
+        plant.method = method
+        plant.crash()
+    assert [stretch.fresh for stretch in plant.ledger.stretches(bundle().digest)] == [True, True]
+    fold_some(plant, 8, 9)
+    assert plant.model.version == version, "one waits; the two of before were left behind"
+    plant.ledger.close()

@@ -12,12 +12,12 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from aggregator.config import AggregatorConfig, NormalisationConfig, ReleaseConfig
-from aggregator.fold.contribution import Contribution, Method
+from aggregator.fold.contribution import Contribution
 from aggregator.fold.fedbuff import FedBuff
 from aggregator.fold.methods import AnyMethod
 from aggregator.ledger.ledger import Ledger
 from aggregator.ledger.records import Decision, TaskRecord
-from aggregator.model import GlobalModel
+from aggregator.model import FoldSettings, GlobalModel
 from aggregator.reception import Answer, Reception
 from aggregator.verify.update import VerifyConfig
 from fieldfold.codec import encode
@@ -188,15 +188,15 @@ def accepted(update: ClientUpdate, staleness: int = 0) -> Decision:
 class Plant:
     """Ledger, model and reception of one aggregator on disk, without its loop; `crash` takes all but the disk."""
 
-    def __init__(self, path: Path, method: Method, *, profile: str = "int8", snapshot_every: int = 3) -> None:
+    def __init__(self, path: Path, method: AnyMethod, *, profile: str = "int8", snapshot_every: int = 3) -> None:
         self.path, self.method = path, method
-        self.settings = (profile, snapshot_every)
+        self.profile, self.snapshot_every = profile, snapshot_every
         self.begun = False
         self._open()
 
     def _open(self) -> None:
         self.ledger = Ledger(self.path, FEDERATION)
-        self.model = GlobalModel(bundle(), self.method, *self.settings)
+        self.model = GlobalModel(bundle(), FoldSettings(self.method, self.profile), self.snapshot_every)
         self.reception = Reception(self.ledger, VerifyConfig(), MAX_UPDATE_BYTES)
         with self.ledger.transaction():
             self.reception.restore()
@@ -229,7 +229,7 @@ class Plant:
     def fold(self) -> None:
         """Folds what was committed."""
         with self.ledger.transaction():
-            self.model.catch_up(self.ledger)
+            list(self.model.catch_up(self.ledger))
 
     def digests(self) -> list[str]:
         """Of all versions that are written."""
