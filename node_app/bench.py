@@ -20,9 +20,11 @@ from node_app.adopt import Served, adopt
 from node_app.config import NodeConfig
 from node_app.follow import Model
 from node_app.store import Parcel, Store, StoredVector
-from node_app.train import Gate, LocalResult, plan_run, run_seed, train_locally
+from node_app.train import Gate, LocalResult, Plan, plan_run, run_seed, train_locally
 
 VALIDATION_WINDOWS = 2000
+RUNS_AHEAD = 8
+"""Local runs that one update may hold: beyond that a gateway without a link would only drift from the fleet."""
 AFTER_REJECTION_S = 15.0
 
 
@@ -91,15 +93,15 @@ class Bench:
         self.run = run
         digest = self.bundle.digest
         served, local = self._store.vector("served", digest), self._store.vector(f"local/{digest}", digest)
-        residual = self._store.residual(run)
+        unsent = self._store.unsent(run)
         if local is not None and local.run == run:
             self._local = local.values
         if served is not None and served.run == run:
             parameters, own = np.split(served.values, [self.bundle.manifest.layout.num_params])
             score = self._score(self._evaluate(runtime, parameters, own))
             self.served = Served(served.version, parameters, own, score)
-        if residual is not None:
-            self.last_base, self._attempts = residual[0], 1
+        if unsent is not None and not unsent.steps:
+            self.last_base, self._attempts = unsent.base_version, 1
 
     @property
     def global_score(self) -> float | None:
@@ -130,15 +132,29 @@ class Bench:
     # -- training ----------------------------------------------------------------------------------------------------
 
     def train(self, model: Model, gate: Gate) -> LocalResult | None:
-        """A local run from `model`; None when the gate did not let it finish.
+        """A local run; None when the gate did not let it finish.
+
+        An update of which nothing has left is taken back first, and the run begins where that one ended: what is
+        handed in then holds both, and a gateway that was away for a week sends one update.
 
         Raises:
             DataError: when training leaves the finite numbers.
         """
-        windows = self._dataset.train
-        seed = self._run_seed(model.version)
-        plan = plan_run(self.bundle.manifest, self._config.training, model.version, len(windows), seed)
-        return train_locally(self.runtime(model.normalisation), model.parameters, self._local, windows, plan, gate)
+        self._store.take_back(model.run)
+        unsent = self._store.unsent(model.run)
+        start = model.parameters + unsent.feedback.residual if unsent and unsent.steps else model.parameters
+        plan = self._plan(model.version)
+        runtime = self.runtime(model.normalisation)
+        return train_locally(runtime, start, self._local, self._dataset.train, plan, gate)
+
+    def is_far_ahead(self, model: Model) -> bool:
+        """Whether the update that waits to be sent already holds as many runs from `model` as are allowed."""
+        waiting = self._store.steps_waiting(model.run, model.version)
+        return waiting > 0 and waiting >= RUNS_AHEAD * self._plan(model.version).num_steps
+
+    def _plan(self, version: int) -> Plan:
+        manifest, config = self.bundle.manifest, self._config.training
+        return plan_run(manifest, config, version, len(self._dataset.train), self._run_seed(version))
 
     def _run_seed(self, version: int) -> int:
         attempt = self._attempts if self.last_base == version else 0
@@ -149,9 +165,11 @@ class Bench:
 
         What is local only moves on here, and no byte of it gets into the update.
         """
-        kept = self._store.residual(model.run)
+        unsent = self._store.unsent(model.run)
         layout = self.bundle.manifest.layout
-        feedback = kept[1] if kept else ErrorFeedback.start(layout.num_params, num_trained=layout.num_trained)
+        feedback = (
+            unsent.feedback if unsent else ErrorFeedback.start(layout.num_params, num_trained=layout.num_trained)
+        )
         encoded = feedback.encode(result.delta, self._config.codec.profile, seed=self._run_seed(model.version))
         score = self.global_score
         seen = self.found.num_examples if self.found is not None else 0
@@ -161,7 +179,7 @@ class Bench:
             run=bytes.fromhex(model.run),
             base_version=model.version,
             num_examples=len(self._dataset.train),
-            num_steps=result.num_steps,
+            num_steps=result.num_steps + (unsent.steps if unsent else 0),
             train_loss=result.train_loss,
             base_score=(score, seen) if score is not None and math.isfinite(score) else (0.0, 0),
             payload=encoded.payload,

@@ -13,7 +13,7 @@ import psutil
 import fieldfold
 from fieldfold.control.protocol import default_socket
 from fieldfold.control.server import ControlServer
-from fieldfold.errors import ConfigError, FieldfoldError
+from fieldfold.errors import ConfigError, FieldfoldError, StoreDamagedError
 from fieldfold.link.mqtt import MqttLink
 from fieldfold.link.outgoing import Outgoing
 from fieldfold.link.session import Connected, Disconnected, Link, Received, Refused, Will
@@ -33,7 +33,7 @@ from node_app.courier import Courier
 from node_app.download import Download
 from node_app.learner import Learner
 from node_app.status import NodeStatus
-from node_app.store import Store
+from node_app.store import Parcel, Store
 
 log = logging.getLogger(__name__)
 TICK_S = 1.0
@@ -62,7 +62,7 @@ class Daemon:
         )
         self._inbox: queue.SimpleQueue[Any] = self._link.events
         self._outgoing = Outgoing(self._link)
-        self._courier = Courier(self._store, self._link, self._topics.update(config.name))
+        self._courier = Courier(self._store, self._link, self._topics.update(config.name), self._is_fresh)
         self._learner = Learner(config, base, self._store, self._send_statistics, self._courier.wake)
         self._download = Download(self._link, self._topics, self._store, self._learner.give_task, self._learner.wake)
         self._sums: FeatureSums | None = None
@@ -143,6 +143,7 @@ class Daemon:
             self._outgoing.wake()
             self._courier.wake()
         elif isinstance(event, Disconnected):
+            self._download.lost()
             self._link_down(event.reason)
         elif isinstance(event, Refused):
             self._link_state, self._refusal = f"refused: {event.reason}; {event.hint}", event
@@ -182,6 +183,11 @@ class Daemon:
         self._courier.wake()
         self._learner.wake()
 
+    def _is_fresh(self, parcel: Parcel) -> bool:
+        """Whether nothing newer is about to replace an update that waited for the link; asked by the courier."""
+        newest = self._download.is_newest(parcel.run, parcel.base_version)
+        return newest or not self._learner.is_learning
+
     def _look_again(self, receipt: Receipt) -> None:
         """The aggregator works on something else than this node."""
         if receipt.code == "ahead":
@@ -201,6 +207,8 @@ class Daemon:
     def _tick(self) -> None:
         if not (self._learner.is_alive and self._courier.is_alive):
             raise FieldfoldError("a thread of the node has ended", "the reason stands above; start the node again")
+        if self._store.damage:
+            raise StoreDamagedError(self._store.damage, "started again, the node sets the file aside and begins anew")
         self._download.tick()
         now = time.monotonic()
         if now - self._sums_said_at > STATISTICS_EVERY_S:

@@ -68,7 +68,7 @@ class Download:
         self._announced: TaskManifest | None = None
         self._fetches: dict[_Wanted, Fetch] = {}
         self._asked: dict[str, _Wanted] = {}
-        self._looking = False
+        self._looking = True
         self._looked_at = self._heard_at = self._advanced_at = -FETCH_PATIENCE_S
 
     def restore(self) -> None:
@@ -99,6 +99,17 @@ class Download:
             self._subscribe_anew(topic)
         self._heard_at = time.monotonic()
         self.look()
+
+    def lost(self) -> None:
+        """The link is down: what is newest is not known any more."""
+        self._looking = True
+
+    def is_newest(self, run: str, version: int) -> bool:
+        """Whether no newer version than this one is known, and the broker was asked."""
+        follower = self.follower
+        if self._looking or follower is None or follower.model is None or follower.has_gap:
+            return False
+        return follower.model.run == run and follower.model.version <= version
 
     def look(self) -> None:
         """Reads the model manifest, now or as soon as there is one."""

@@ -135,6 +135,11 @@ class Learner:
         """Whether it is at work; it ends only when it is stopped, or by a fault of the program."""
         return self._thread.is_alive()
 
+    @property
+    def is_learning(self) -> bool:
+        """Whether a newer version would be trained on at once."""
+        return self._config.training.enabled and not self._paused and not self._trouble
+
     # -- the gate that training passes before every step -------------------------------------------------------------
 
     def passes(self, wait_s: float) -> bool:
@@ -234,6 +239,8 @@ class Learner:
             self._wait("following")
         elif self._store.num_waiting() >= OUTBOX_FULL:
             self._wait("waiting for receipts")
+        elif bench.is_far_ahead(model):
+            self._wait("waiting for the broker", RETRY_S, "the update that waits holds all that may be trained ahead")
         elif left_s > 0:
             self._wait(
                 "waiting for a newer version", left_s, f"trains on this one again in {left_s:.0f} s at the latest"
