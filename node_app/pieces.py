@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping
+from typing import Literal
 
 import msgspec
 
@@ -27,13 +28,13 @@ class Fetching(msgspec.Struct, frozen=True):
     """An object that is under way.
 
     Attributes:
-        kind: `bundle` or `snapshot`.
+        kind: of object; deltas are short and are not kept.
         version: that a snapshot is of.
         prefix: topic that its chunks lie below.
     """
 
     digest: str
-    kind: str
+    kind: Literal["bundle", "snapshot", "delta"]
     version: int
     prefix: str
     size_bytes: int
