@@ -6,11 +6,13 @@ import math
 import time
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from fieldfold.codec import ErrorFeedback
 from fieldfold.params import Vector
-from fieldfold.sensors.dataset import load, require_batch
+from fieldfold.sensors.dataset import Dataset, load, require_batch
+from fieldfold.sensors.files import fingerprint
 from fieldfold.sensors.statistics import Normalisation
 from fieldfold.task import open_runtime
 from fieldfold.task.bundle import Bundle
@@ -19,6 +21,7 @@ from fieldfold.wire.messages import ClientUpdate
 from node_app.adopt import Served, adopt
 from node_app.config import NodeConfig
 from node_app.follow import Model
+from node_app.freshness import Freshness
 from node_app.store import Parcel, Store, StoredVector
 from node_app.train import Gate, LocalResult, Plan, plan_run, run_seed, train_locally
 
@@ -45,11 +48,10 @@ class Bench:
         self.bundle = bundle
         self._config, self._store = config, store
         self._metric = bundle.manifest.metrics[0]
-        dataset = load(bundle.manifest.data, config.data, base)
-        require_batch(dataset, bundle.manifest.batch_size)
-        self.sums, self.report = dataset.sums, dataset.report
-        self._dataset = dataset
+        self._base = base
         self._normalisation: Normalisation | None = None
+        self._freshness = Freshness(fingerprint(config.data, base))
+        self._take_dataset(load(bundle.manifest.data, config.data, base))
         self._runtime: Runtime | None = None
         self.adopted: Model | None = None
         self.found: Evaluation | None = None
@@ -60,6 +62,33 @@ class Bench:
         self._attempts = 0
         self._sent_at = time.monotonic()
         self._wait_s = config.training.wait_for_version_s
+
+    def _take_dataset(self, dataset: Dataset) -> None:
+        require_batch(dataset, self.bundle.manifest.batch_size)
+        self.sums, self.report = dataset.sums, dataset.report
+        self._dataset = dataset.normalised(self._normalisation) if self._normalisation is not None else dataset
+
+    def data_has_changed(self, now: float) -> bool:
+        """Whether the files are worth reading again; `now` is of a clock that never jumps.
+
+        Raises:
+            DataError: when they are not there any more.
+        """
+        return self._freshness.is_worth_reading(fingerprint(self._config.data, self._base), now)
+
+    def read_again(self) -> None:
+        """Goes on with the data as it is now; the models are judged anew on it.
+
+        Raises:
+            DataError: when it is of no use; what was read before stays.
+        """
+        found = fingerprint(self._config.data, self._base)
+        self._take_dataset(load(self.bundle.manifest.data, self._config.data, self._base))
+        self._freshness.note_read(found)
+        self.adopted = None
+        if self.served is not None and self._runtime is not None:
+            score = self._score(self._evaluate(self._runtime, self.served.parameters, self.served.local))
+            self.served = msgspec.structs.replace(self.served, score=score)
 
     def runtime(self, normalisation: Normalisation | None) -> Runtime:
         """The runtime, opened and checked at the first call; the data is normalised along with it.

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from fieldfold.errors import LinkDownError, LinkError, StoreError
 from fieldfold.link.session import Delivery, Link
 from fieldfold.wire.chunks import chunk_size, cut
+from node_app.pulse import Pulse
 from node_app.store import Parcel, Store
 
 log = logging.getLogger(__name__)
@@ -18,6 +19,7 @@ LONGEST_PATIENCE_S = 600.0
 """An update without a receipt is sent again: the broker's acknowledgement does not mean that it arrived."""
 HOLD_S = 30.0
 """What waited for the link is held back this long at most, so that a run from a newer version can replace it."""
+STALLED_AFTER_S = 180.0
 _DELIVERY_S = 60.0
 _LOOK_S = 5.0
 _HELD_LOOK_S = 0.25
@@ -64,6 +66,7 @@ class Courier:
         self._stopping = False
         self._news = 0
         self.bytes_sent = 0
+        self.pulse = Pulse(STALLED_AFTER_S)
         self.waiting = store.num_waiting()
         self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
 
@@ -72,12 +75,15 @@ class Courier:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends; what was not delivered stays in the outbox."""
+        """Asks it to end; what was not delivered stays in the outbox."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
+
+    def join(self, timeout_s: float) -> None:
+        """Waits for the end."""
         if self._thread.is_alive():
-            self._thread.join(timeout=3.0)
+            self._thread.join(timeout_s)
 
     @property
     def is_alive(self) -> bool:
@@ -104,7 +110,9 @@ class Courier:
             with self._changed:
                 look_s = _HELD_LOOK_S if self._held else _LOOK_S
                 while not self._stopping and self._news == seen:
-                    if not self._changed.wait(look_s if self.waiting else None):
+                    with self.pulse.resting():
+                        woken = self._changed.wait(look_s if self.waiting else None)
+                    if not woken:
                         break
 
     def _next(self) -> Parcel | None:
@@ -137,6 +145,7 @@ class Courier:
             for index, message in enumerate(cut(parcel.body, attempt.chunk_bytes)):
                 if self._stopping:
                     return
+                self.pulse.beat()
                 if index not in attempt.delivered:
                     under_way[index] = self._link.publish(self._topic, message)
                     self.bytes_sent += len(message)
@@ -146,7 +155,10 @@ class Courier:
             log.error("update %d cannot be sent: %s", parcel.sequence, error)
             attempt.complete(time.monotonic())
             return
-        attempt.delivered |= {index for index, delivery in under_way.items() if delivery.wait(_DELIVERY_S)}
+        for index, delivery in under_way.items():
+            self.pulse.beat()
+            if delivery.wait(_DELIVERY_S):
+                attempt.delivered.add(index)
         if len(attempt.delivered) * attempt.chunk_bytes >= len(parcel.body):
             attempt.complete(time.monotonic())
         else:

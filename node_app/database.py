@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -103,6 +104,12 @@ class Database:
         """Lets go of the file."""
         with self._lock:
             self._db.close()
+
+    def require_room(self, size_bytes: int) -> None:
+        """See Store.require_room."""
+        free = shutil.disk_usage(self.path.parent).free
+        if free < size_bytes + LOG_KEPT_BYTES:
+            raise StoreError(f"{self.path.parent}: the disk is full, {free} bytes are left", "make room on that disk")
 
     def transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Runs `work` as one transaction: all of it is on the disk afterwards, or nothing.

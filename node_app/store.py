@@ -136,6 +136,14 @@ class Store:
         """What shows that the file is damaged; empty while nothing does."""
         return self._database.damage
 
+    def require_room(self, size_bytes: int) -> None:
+        """Refuses when the disk has no room for so much and a little more.
+
+        Raises:
+            StoreError: saying where, and how much there is.
+        """
+        self._database.require_room(size_bytes)
+
     def close(self) -> None:
         """Lets go of the file."""
         self._database.close()
