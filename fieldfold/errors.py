@@ -9,7 +9,8 @@ FieldfoldError
 ├── WireError         a message that breaks the wire format or one of its limits
 ├── LinkError         the broker: reachability, certificates, permissions
 │   └── LinkDownError nothing can be sent at this moment; what was to be sent is still the caller's
-├── StoreError        a database on disk: damaged, locked, full
+├── StoreError        a database on disk: locked, full, of a newer program
+│   └── StoreDamagedError what is in it cannot be trusted any more
 └── ControlError      the control socket: nobody there, not permitted, a command refused
 """
 
@@ -81,6 +82,10 @@ class StoreError(FieldfoldError):
     """A database on disk that cannot be read or written."""
 
     exit_code = 6
+
+
+class StoreDamagedError(StoreError):
+    """A database whose content cannot be what was written."""
 
 
 class ControlError(FieldfoldError):

@@ -7,11 +7,13 @@ import math
 import time
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from fieldfold.codec import ErrorFeedback
 from fieldfold.params import Vector
-from fieldfold.sensors.dataset import load, require_batch
+from fieldfold.sensors.dataset import Dataset, load, require_batch
+from fieldfold.sensors.files import fingerprint
 from fieldfold.sensors.statistics import Normalisation
 from fieldfold.task import RuntimeSettings, open_runtime
 from fieldfold.task.bundle import Bundle
@@ -22,11 +24,14 @@ from fieldfold.wire.messages import ClientUpdate
 from node_app.adopt import Served, adopt
 from node_app.config import NodeConfig
 from node_app.follow import Model
+from node_app.freshness import Freshness
 from node_app.store import Parcel, Store, StoredVector
-from node_app.train import Gate, LocalResult, plan_run, run_seed, train_locally
+from node_app.train import Gate, LocalResult, Plan, plan_run, run_seed, train_locally
 
 log = logging.getLogger(__name__)
 VALIDATION_WINDOWS = 2000
+RUNS_AHEAD = 8
+"""Local runs that one update may hold: beyond that a gateway without a link would only drift from the fleet."""
 AFTER_REJECTION_S = 15.0
 
 
@@ -47,11 +52,10 @@ class Bench:
         self.bundle = bundle
         self._config, self._store = config, store
         self._metric = bundle.manifest.metrics[0]
-        dataset = load(bundle.manifest.data, config.data, base)
-        require_batch(dataset, bundle.manifest.batch_size)
-        self.sums, self.report = dataset.sums, dataset.report
-        self._dataset = dataset
+        self._base = base
         self._normalisation: Normalisation | None = None
+        self._freshness = Freshness(fingerprint(config.data, base))
+        self._take_dataset(load(bundle.manifest.data, config.data, base))
         self._runtime: Runtime | None = None
         self.adopted: Model | None = None
         self.found: Evaluation | None = None
@@ -62,6 +66,33 @@ class Bench:
         self._attempts = 0
         self._sent_at = time.monotonic()
         self._wait_s = config.training.wait_for_version_s
+
+    def _take_dataset(self, dataset: Dataset) -> None:
+        require_batch(dataset, self.bundle.manifest.batch_size)
+        self.sums, self.report = dataset.sums, dataset.report
+        self._dataset = dataset.normalised(self._normalisation) if self._normalisation is not None else dataset
+
+    def data_has_changed(self, now: float) -> bool:
+        """Whether the files are worth reading again; `now` is of a clock that never jumps.
+
+        Raises:
+            DataError: when they are not there any more.
+        """
+        return self._freshness.is_worth_reading(fingerprint(self._config.data, self._base), now)
+
+    def read_again(self) -> None:
+        """Goes on with the data as it is now; the models are judged anew on it.
+
+        Raises:
+            DataError: when it is of no use; what was read before stays.
+        """
+        found = fingerprint(self._config.data, self._base)
+        self._take_dataset(load(self.bundle.manifest.data, self._config.data, self._base))
+        self._freshness.note_read(found)
+        self.adopted = None
+        if self.served is not None and self._runtime is not None:
+            score = self._score(self._evaluate(self._runtime, self.served.parameters, self.served.local))
+            self.served = msgspec.structs.replace(self.served, score=score)
 
     def runtime(self, normalisation: Normalisation | None) -> Runtime:
         """The runtime, opened and checked at the first call; the data is normalised along with it.
@@ -106,15 +137,15 @@ class Bench:
         self.run = run
         digest = self.bundle.digest
         served, local = self._store.vector("served", digest), self._store.vector(f"local/{digest}", digest)
-        residual = self._store.residual(run)
+        unsent = self._store.unsent(run)
         if local is not None and local.run == run:
             self._local = local.values
         if served is not None and served.run == run:
             parameters, own = np.split(served.values, [self.bundle.manifest.layout.num_params])
             score = self._score(self._evaluate(runtime, parameters, own))
             self.served = Served(served.version, parameters, own, score)
-        if residual is not None:
-            self.last_base, self._attempts = residual[0], 1
+        if unsent is not None and not unsent.steps:
+            self.last_base, self._attempts = unsent.base_version, 1
 
     @property
     def global_score(self) -> float | None:
@@ -145,15 +176,29 @@ class Bench:
     # -- training ----------------------------------------------------------------------------------------------------
 
     def train(self, model: Model, gate: Gate) -> LocalResult | None:
-        """A local run from `model`; None when the gate did not let it finish.
+        """A local run; None when the gate did not let it finish.
+
+        An update of which nothing has left is taken back first, and the run begins where that one ended: what is
+        handed in then holds both, and a gateway that was away for a week sends one update.
 
         Raises:
             DataError: when training leaves the finite numbers.
         """
-        windows = self._dataset.train
-        seed = self._run_seed(model.version)
-        plan = plan_run(self.bundle.manifest, self._config.training, model.version, len(windows), seed)
-        return train_locally(self.runtime(model.normalisation), model.parameters, self._local, windows, plan, gate)
+        self._store.take_back(model.run)
+        unsent = self._store.unsent(model.run)
+        start = model.parameters + unsent.feedback.residual if unsent and unsent.steps else model.parameters
+        plan = self._plan(model.version)
+        runtime = self.runtime(model.normalisation)
+        return train_locally(runtime, start, self._local, self._dataset.train, plan, gate)
+
+    def is_far_ahead(self, model: Model) -> bool:
+        """Whether the update that waits to be sent already holds as many runs from `model` as are allowed."""
+        waiting = self._store.steps_waiting(model.run, model.version)
+        return waiting > 0 and waiting >= RUNS_AHEAD * self._plan(model.version).num_steps
+
+    def _plan(self, version: int) -> Plan:
+        manifest, config = self.bundle.manifest, self._config.training
+        return plan_run(manifest, config, version, len(self._dataset.train), self._run_seed(version))
 
     def _run_seed(self, version: int) -> int:
         attempt = self._attempts if self.last_base == version else 0
@@ -164,9 +209,11 @@ class Bench:
 
         What is local only moves on here, and no byte of it gets into the update.
         """
-        kept = self._store.residual(model.run)
+        unsent = self._store.unsent(model.run)
         layout = self.bundle.manifest.layout
-        feedback = kept[1] if kept else ErrorFeedback.start(layout.num_params, num_trained=layout.num_trained)
+        feedback = (
+            unsent.feedback if unsent else ErrorFeedback.start(layout.num_params, num_trained=layout.num_trained)
+        )
         encoded = feedback.encode(result.delta, self._config.codec.profile, seed=self._run_seed(model.version))
         score = self.global_score
         seen = self.found.num_examples if self.found is not None else 0
@@ -176,7 +223,7 @@ class Bench:
             run=bytes.fromhex(model.run),
             base_version=model.version,
             num_examples=len(self._dataset.train),
-            num_steps=result.num_steps,
+            num_steps=result.num_steps + (unsent.steps if unsent else 0),
             train_loss=result.train_loss,
             base_score=(score, seen) if score is not None and math.isfinite(score) else (0.0, 0),
             payload=encoded.payload,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from fieldfold import logs
 from fieldfold.cli.figures import number, plain, size
 from fieldfold.control.client import ControlClient
 from fieldfold.control.protocol import default_socket
+from fieldfold.service import end_on_signals, leave
 
 _SOCKET = click.option("--socket", type=click.Path(path_type=Path), help="control socket of the running daemon")
 
@@ -47,9 +47,10 @@ def run(config_path: Path, log_level: str, log_format: logs.Format) -> None:
     logs.set_up(level=log_level, form=log_format)
     os.umask(0o027)  # what is written is nobody else's to read
     daemon = Daemon(load(config_path), config_path.resolve().parent)
-    for each in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(each, lambda *_: daemon.stop())
+    end_on_signals(daemon.stop)
     daemon.run()
+    if not daemon.has_ended:
+        leave()  # a graph that is being computed would hold the interpreter's end, or crash in it
 
 
 @node.command()

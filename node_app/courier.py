@@ -5,18 +5,24 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 from fieldfold.errors import LinkDownError, LinkError, StoreError
 from fieldfold.link.session import Delivery, Link
 from fieldfold.wire.chunks import chunk_size, cut
+from node_app.pulse import Pulse
 from node_app.store import Parcel, Store
 
 log = logging.getLogger(__name__)
 FIRST_PATIENCE_S = 20.0
 LONGEST_PATIENCE_S = 600.0
 """An update without a receipt is sent again: the broker's acknowledgement does not mean that it arrived."""
+HOLD_S = 30.0
+"""What waited for the link is held back this long at most, so that a run from a newer version can replace it."""
+STALLED_AFTER_S = 180.0
 _DELIVERY_S = 60.0
 _LOOK_S = 5.0
+_HELD_LOOK_S = 0.25
 
 
 class Attempt:
@@ -42,15 +48,25 @@ class Attempt:
 
 
 class Courier:
-    """One thread; `wake` it when the outbox, or the link, has changed."""
+    """One thread; `wake` it when the outbox, or the link, has changed.
 
-    def __init__(self, store: Store, link: Link, topic: str) -> None:
-        self._store, self._link, self._topic = store, link, topic
+    Args:
+        is_fresh: whether an update that waited while there was no link is still worth sending, as far as is known.
+    """
+
+    def __init__(
+        self, store: Store, link: Link, topic: str, is_fresh: Callable[[Parcel], bool] = lambda _: True
+    ) -> None:
+        self._store, self._link, self._topic, self._is_fresh = store, link, topic, is_fresh
         self._changed = threading.Condition()
         self._attempts: dict[str, Attempt] = {}
+        self._was_down = True
+        self._held: set[int] = set()
+        self._held_until = 0.0
         self._stopping = False
         self._news = 0
         self.bytes_sent = 0
+        self.pulse = Pulse(STALLED_AFTER_S)
         self.waiting = store.num_waiting()
         self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
 
@@ -59,12 +75,15 @@ class Courier:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends; what was not delivered stays in the outbox."""
+        """Asks it to end; what was not delivered stays in the outbox."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
+
+    def join(self, timeout_s: float) -> None:
+        """Waits for the end."""
         if self._thread.is_alive():
-            self._thread.join(timeout=3.0)
+            self._thread.join(timeout_s)
 
     @property
     def is_alive(self) -> bool:
@@ -83,25 +102,41 @@ class Courier:
             try:
                 parcel = self._next()
             except StoreError as error:
-                log.error("the outbox cannot be read: %s", error)
+                log.error("the outbox cannot be used: %s", error)
                 parcel = None
             if parcel is not None:
                 self._carry(parcel, self._attempts[parcel.digest])
                 continue
             with self._changed:
+                look_s = _HELD_LOOK_S if self._held else _LOOK_S
                 while not self._stopping and self._news == seen:
-                    if not self._changed.wait(_LOOK_S if self.waiting else None):
+                    with self.pulse.resting():
+                        woken = self._changed.wait(look_s if self.waiting else None)
+                    if not woken:
                         break
 
     def _next(self) -> Parcel | None:
-        """The oldest update whose time has come."""
+        """The oldest update whose time has come; it counts as sent from now on."""
         parcels = self._store.parcels()
         self.waiting = len(parcels)
         self._attempts = {parcel.digest: self._attempts.get(parcel.digest, Attempt()) for parcel in parcels}
-        if not self._link.is_up or self._stopping:
-            return None
         now = time.monotonic()
-        return next((parcel for parcel in parcels if self._attempts[parcel.digest].next_at <= now), None)
+        if not self._link.is_up:
+            self._was_down = True
+        elif self._was_down:
+            self._was_down, self._held_until = False, now + HOLD_S
+            self._held = {parcel.sequence for parcel in parcels if not parcel.has_left}
+        self._held = {parcel.sequence for parcel in parcels if self._is_held(parcel, now)}
+        if self._was_down or self._stopping:
+            return None
+        for parcel in parcels:
+            due = self._attempts[parcel.digest].next_at <= now and parcel.sequence not in self._held
+            if due and (parcel.has_left or self._store.depart(parcel.sequence)):
+                return parcel
+        return None
+
+    def _is_held(self, parcel: Parcel, now: float) -> bool:
+        return parcel.sequence in self._held and now < self._held_until and not self._is_fresh(parcel)
 
     def _carry(self, parcel: Parcel, attempt: Attempt) -> None:
         attempt.cut_as(chunk_size(self._link.limits.message_bytes))
@@ -110,6 +145,7 @@ class Courier:
             for index, message in enumerate(cut(parcel.body, attempt.chunk_bytes)):
                 if self._stopping:
                     return
+                self.pulse.beat()
                 if index not in attempt.delivered:
                     under_way[index] = self._link.publish(self._topic, message)
                     self.bytes_sent += len(message)
@@ -119,7 +155,10 @@ class Courier:
             log.error("update %d cannot be sent: %s", parcel.sequence, error)
             attempt.complete(time.monotonic())
             return
-        attempt.delivered |= {index for index, delivery in under_way.items() if delivery.wait(_DELIVERY_S)}
+        for index, delivery in under_way.items():
+            self.pulse.beat()
+            if delivery.wait(_DELIVERY_S):
+                attempt.delivered.add(index)
         if len(attempt.delivered) * attempt.chunk_bytes >= len(parcel.body):
             attempt.complete(time.monotonic())
         else:

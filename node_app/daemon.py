@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import time
 from pathlib import Path
@@ -13,11 +14,12 @@ import psutil
 import fieldfold
 from fieldfold.control.protocol import default_socket
 from fieldfold.control.server import ControlServer
-from fieldfold.errors import ConfigError, FieldfoldError
+from fieldfold.errors import ConfigError, FieldfoldError, StoreDamagedError
 from fieldfold.link.mqtt import MqttLink
 from fieldfold.link.outgoing import Outgoing
 from fieldfold.link.session import Connected, Disconnected, Link, Received, Refused, Will
 from fieldfold.sensors.statistics import FeatureSums
+from fieldfold.service import Notifier
 from fieldfold.trust.tls import check_certificate
 from fieldfold.wire.messages import (
     Command,
@@ -32,8 +34,9 @@ from node_app.config import NodeConfig
 from node_app.courier import Courier
 from node_app.download import Download
 from node_app.learner import Learner
-from node_app.status import NodeStatus
-from node_app.store import Store
+from node_app.link_state import LinkState
+from node_app.status import NodeStatus, presence
+from node_app.store import Parcel, Store
 
 log = logging.getLogger(__name__)
 TICK_S = 1.0
@@ -62,14 +65,13 @@ class Daemon:
         )
         self._inbox: queue.SimpleQueue[Any] = self._link.events
         self._outgoing = Outgoing(self._link)
-        self._courier = Courier(self._store, self._link, self._topics.update(config.name))
+        self._courier = Courier(self._store, self._link, self._topics.update(config.name), self._is_fresh)
         self._learner = Learner(config, base, self._store, self._send_statistics, self._courier.wake)
         self._download = Download(self._link, self._topics, self._store, self._learner.give_task, self._learner.wake)
         self._sums: FeatureSums | None = None
         self._sums_said_at = 0.0
-        self._link_state = "connecting"
-        self._refusal: Refused | None = None
-        self._connections = 0
+        self._state = LinkState(config.broker.url)
+        self._notifier = Notifier(os.environ)
         self._bytes_down = 0
         self._last_receipt = ""
         self._started_at = time.monotonic()
@@ -98,6 +100,8 @@ class Daemon:
             self._close()
 
     def _start(self) -> None:
+        if self._store.notice:
+            log.error("%s", self._store.notice)
         self._download.restore()
         self._download.subscribe()
         self._link.subscribe(self._topics.receipt(self._config.name))
@@ -105,6 +109,7 @@ class Daemon:
         self._link.start()
         self._courier.start()
         self._learner.start()
+        self._notifier.ready()
         log.info("node %s of %s is up", self._config.name, self._config.federation)
 
     def stop(self) -> None:
@@ -113,15 +118,25 @@ class Daemon:
         self._inbox.put(None)
 
     def _close(self) -> None:
-        self._control.stop()
+        """Lets every thread know first, then waits for all of them, and not for long."""
+        self._notifier.stopping()
         self._learner.stop()
         self._courier.stop()
-        self._outgoing.retain(self._topics.status(self._config.name), write(self._presence("offline")))
-        if self._link.is_up:
-            self._outgoing.drain(timeout_s=1.0)
+        self._control.stop()
+        if self._link.is_up and not self._store.damage:
+            self._outgoing.retain(self._topics.status(self._config.name), write(self._presence("offline")))
+            self._outgoing.drain(timeout_s=0.5)
+        self._link.stop(timeout_s=1.0)
         self._outgoing.stop()
-        self._link.stop()
+        self._courier.join(timeout_s=0.5)
+        self._learner.join(timeout_s=1.0)
+        self._download.keep_pieces()
         self._store.close()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether no thread is left that may be in the middle of a model's graph."""
+        return not self._learner.is_alive
 
     # -- events ------------------------------------------------------------------------------------------------------
 
@@ -134,26 +149,17 @@ class Daemon:
                 log.warning("a message on %s is of no use: %s", event.topic, error)
             self._link.ack(event)
         elif isinstance(event, Connected):
-            self._connections += 1
-            self._link_state, self._refusal = f"MQTT {event.limits.protocol}", None
-            log.info("connected to %s (%s)", self._config.broker.url, self._link_state)
+            self._state.connected(event, time.monotonic())
             self._shown = (0.0, "")
-            self._download.connected(first=self._connections == 1)
+            self._download.connected(first=self._state.connections == 1)
             self._repeat_statistics()
             self._outgoing.wake()
             self._courier.wake()
         elif isinstance(event, Disconnected):
-            self._link_down(event.reason)
+            self._download.lost()
+            self._state.disconnected(event)
         elif isinstance(event, Refused):
-            self._link_state, self._refusal = f"refused: {event.reason}; {event.hint}", event
-            log.error("refused: %s; %s", event.reason, event.hint)
-
-    def _link_down(self, reason: str) -> None:
-        """Says why, once; a refusal was said before, with what to do about it."""
-        state = f"down: {reason}"
-        if self._link_state != state and (self._refusal is None or self._refusal.reason != reason):
-            self._link_state = state
-            log.warning("link down: %s; it is tried again and again, and nothing is lost", reason)
+            self._state.refused(event)
 
     def _take(self, message: Received) -> None:
         topic, payload = message.topic, message.payload
@@ -186,6 +192,11 @@ class Daemon:
         self._courier.wake()
         self._learner.wake()
 
+    def _is_fresh(self, parcel: Parcel) -> bool:
+        """Whether nothing newer is about to replace an update that waited for the link; asked by the courier."""
+        newest = self._download.is_newest(parcel.run, parcel.base_version)
+        return newest or not self._learner.is_learning
+
     def _look_again(self, receipt: Receipt) -> None:
         """The aggregator works on something else than this node."""
         if receipt.code == "ahead":
@@ -205,8 +216,13 @@ class Daemon:
     def _tick(self) -> None:
         if not (self._learner.is_alive and self._courier.is_alive):
             raise FieldfoldError("a thread of the node has ended", "the reason stands above; start the node again")
-        self._download.tick()
+        if self._store.damage:
+            raise StoreDamagedError(self._store.damage, "started again, the node sets the file aside and begins anew")
         now = time.monotonic()
+        self._download.tick()
+        self._state.tick(now)
+        if self._learner.pulse.is_live and self._courier.pulse.is_live:
+            self._notifier.alive()
         if now - self._sums_said_at > STATISTICS_EVERY_S:
             self._repeat_statistics()
         self._show(now)
@@ -236,31 +252,19 @@ class Daemon:
         """Publishes the presence when the state has changed, and now and then."""
         shown_at, shown = self._shown
         progress = self._learner.progress
-        present = "needs attention" if self._download.trouble else progress.state
+        present = "needs attention" if self._trouble else progress.state
         lasting = present if present in {"paused", "needs attention"} else "up"
         matter = (lasting, self._download.bundle is None, progress.adopted_version is None)
         if self._link.is_up and (matter != shown or now - shown_at >= STATUS_EVERY_S):
             self._shown = (now, matter)
             self._outgoing.retain(self._topics.status(self._config.name), write(self._presence()))
 
-    def _presence(self, state: str | None = None) -> NodePresence:
-        status = self.status()
-        return NodePresence(
-            node=status.node,
-            state=state or status.state,
-            detail=status.detail[:500],
-            version=status.version,
-            software=f"fieldfold {fieldfold.__version__}",
-            loss=status.loss,
-            score=status.global_score,
-            metric=status.metric,
-            accepted=status.accepted,
-            rejected=status.rejected,
-            outbox=status.outbox,
-            bytes_up=status.bytes_up,
-            bytes_down=status.bytes_down,
-            steps_per_s=status.steps_per_s,
-        )
+    def _presence(self, state: str = "") -> NodePresence:
+        return presence(self.status(), f"fieldfold {fieldfold.__version__}", state)
+
+    @property
+    def _trouble(self) -> str:
+        return self._download.trouble or self._state.trouble
 
     def status(self) -> NodeStatus:
         """A frozen picture; may be called from any thread."""
@@ -270,10 +274,10 @@ class Daemon:
         return NodeStatus(
             node=self._config.name,
             federation=self._config.federation,
-            state="needs attention" if self._download.trouble else progress.state,
-            detail=self._download.trouble or progress.detail,
+            state="needs attention" if self._trouble else progress.state,
+            detail=self._trouble or progress.detail or self._store.notice,
             connected=self._link.is_up,
-            link=self._link_state,
+            link=self._state.words,
             task=bundle.manifest.name if bundle else "",
             task_digest=bundle.digest if bundle else "",
             runtime=progress.runtime,
@@ -298,7 +302,7 @@ class Daemon:
             bytes_down=self._bytes_down,
             float32_up=progress.float32_up,
             float32_down=self._download.float32_down,
-            reconnects=max(0, self._connections - 1),
+            reconnects=max(0, self._state.connections - 1),
             memory_bytes=self._process.memory_info().rss,
             uptime_s=time.monotonic() - self._started_at,
             data=self._learner.report,

@@ -9,32 +9,28 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from typing import Literal, NamedTuple
 
-from fieldfold.errors import BundleError, WireError
+from fieldfold.errors import BundleError, StoreError, WireError
 from fieldfold.link.session import Link
 from fieldfold.task.bundle import MAX_BUNDLE_BYTES, Bundle
 from fieldfold.wire.messages import Chunk, ModelManifest, SnapshotPlace, TaskManifest, read, unpack
 from fieldfold.wire.topics import Topics
-from node_app.fetch import Announced, Fetch
+from node_app.fetch import Announced, Fetch, Wanted
 from node_app.follow import MAX_DELTA_BYTES, Follower, Model
-from node_app.store import Store
+from node_app.resumption import Resumption
+from node_app.store import Store, StoredVector
 
 log = logging.getLogger(__name__)
 WINDOW = 8
 """Chunks that are asked for at once; one that arrives makes way for the next."""
 FETCH_PATIENCE_S = 5.0
 """A fetch that stands still this long asks the manifest again: what it reads may have been cleared."""
+LONGEST_FETCH_PATIENCE_S = 80.0
+"""Patience doubles while nothing comes: on a slow link a single chunk may take a minute."""
+KEEP_PIECES_EVERY_S = 5.0
+"""What has come of an object is written to disk this often; on a fast link it is complete before that."""
 GAP_PATIENCE_S = 2.0
 """Where a delta is missing, the manifest is read when the model has stood still this long: it may lag by a second."""
-
-
-class _Wanted(NamedTuple):
-    """An object to be fetched; for a delta `version` is the one it leads to."""
-
-    kind: Literal["bundle", "snapshot", "delta"]
-    version: int
-    digest: str
 
 
 class Download:
@@ -66,13 +62,17 @@ class Download:
         self.trouble = ""
         self.float32_down = 0
         self._announced: TaskManifest | None = None
-        self._fetches: dict[_Wanted, Fetch] = {}
-        self._asked: dict[str, _Wanted] = {}
-        self._looking = False
+        self._resumption = Resumption(store.pieces)
+        self._fetches: dict[Wanted, Fetch] = {}
+        self._asked: dict[str, Wanted] = {}
+        self._looking = True
+        self._patience_s = FETCH_PATIENCE_S
+        self._pieces_kept_at = time.monotonic()
         self._looked_at = self._heard_at = self._advanced_at = -FETCH_PATIENCE_S
 
     def restore(self) -> None:
-        """Begins with the task and the model that the store holds, broker or no broker."""
+        """Begins with the task, the model and the half-read object that the store holds, broker or no broker."""
+        self._fetches = self._resumption.restore()
         data = self._store.bundle()
         if data is None:
             return
@@ -85,6 +85,11 @@ class Download:
         kept = self._store.vector("global", bundle.digest)
         if kept is not None:
             follower.start_from(Model(kept.run, kept.version, kept.values, kept.normalisation))
+
+    def keep_pieces(self) -> None:
+        """Writes to disk what has come of a bundle or a snapshot since this was done last."""
+        self._pieces_kept_at = time.monotonic()
+        self._resumption.keep(self._fetches)
 
     def subscribe(self) -> None:
         """Asks for what is released from now on."""
@@ -99,6 +104,17 @@ class Download:
             self._subscribe_anew(topic)
         self._heard_at = time.monotonic()
         self.look()
+
+    def lost(self) -> None:
+        """The link is down: what is newest is not known any more."""
+        self._looking = True
+
+    def is_newest(self, run: str, version: int) -> bool:
+        """Whether no newer version than this one is known, and the broker was asked."""
+        follower = self.follower
+        if self._looking or follower is None or follower.model is None or follower.has_gap:
+            return False
+        return follower.model.run == run and follower.model.version <= version
 
     def look(self) -> None:
         """Reads the model manifest, now or as soon as there is one."""
@@ -148,8 +164,11 @@ class Download:
         if not self._link.is_up:
             return
         now, follower = time.monotonic(), self.follower
-        if self._asked and now - self._heard_at > FETCH_PATIENCE_S:
-            self._drop(list(self._fetches))
+        if now - self._pieces_kept_at > KEEP_PIECES_EVERY_S:
+            self.keep_pieces()
+        if self._asked and now - self._heard_at > self._patience_s:
+            self._patience_s = min(2 * self._patience_s, LONGEST_FETCH_PATIENCE_S)
+            self._ask_no_more(list(self._fetches))
             self._heard_at = now
             if self._announced is None:
                 self.look()
@@ -182,22 +201,22 @@ class Download:
 
     # -- retained objects --------------------------------------------------------------------------------------------
 
-    def _wanted(self) -> Iterator[_Wanted]:
+    def _wanted(self) -> Iterator[Wanted]:
         """What is to be fetched, in order."""
         follower = self.follower
         if self._announced is not None:
-            yield _Wanted("bundle", 0, self._announced.digest)
+            yield Wanted("bundle", 0, self._announced.digest)
         elif follower is not None and follower.manifest is not None:
             place = follower.manifest.snapshot
             if follower.wants_snapshot and place is not None:
                 begun = next((each for each in self._fetches if each.kind == "snapshot"), None)
                 # one that is under way is finished while deltas lead on from it
                 goes_on = begun is not None and begun.version >= follower.manifest.deltas_from
-                yield begun if begun is not None and goes_on else _Wanted("snapshot", place.version, place.digest)
+                yield begun if begun is not None and goes_on else Wanted("snapshot", place.version, place.digest)
             for version in follower.missing_deltas():
-                yield _Wanted("delta", version, "")
+                yield Wanted("delta", version, "")
 
-    def _fetch(self, wanted: _Wanted) -> Fetch:
+    def _fetch(self, wanted: Wanted) -> Fetch:
         follower, task = self.follower, self._announced
         if wanted.kind == "bundle" and task is not None:
             announced = Announced(task.digest, task.size_bytes, task.chunk_bytes)
@@ -232,15 +251,21 @@ class Download:
                     self._asked[topic] = each
                     self._subscribe_anew(topic)
 
-    def _drop(self, fetches: list[_Wanted]) -> None:
+    def _drop(self, fetches: list[Wanted]) -> None:
+        """Gives fetches up, with what was kept of them."""
+        self._ask_no_more(fetches)
+        for each in fetches:
+            del self._fetches[each]
+            if each.kind != "delta":
+                self._resumption.forget()
+
+    def _ask_no_more(self, fetches: list[Wanted]) -> None:
         for topic in [topic for topic, each in self._asked.items() if each in fetches]:
             del self._asked[topic]
             self._link.unsubscribe(topic)
-        for each in fetches:
-            del self._fetches[each]
 
     def _take_chunk(self, topic: str, payload: bytes) -> None:
-        self._heard_at = time.monotonic()
+        self._heard_at, self._patience_s = time.monotonic(), FETCH_PATIENCE_S
         wanted = self._asked.pop(topic)
         self._link.unsubscribe(topic)
         fetch = self._fetches[wanted]
@@ -254,15 +279,19 @@ class Download:
             self._drop([wanted])
             self.look()
         elif data is not None:
-            self._drop([wanted])
-            self._take_object(wanted, data)
+            self._ask_no_more([wanted])
+            try:
+                self._take_object(wanted, data)
+            finally:
+                self._drop([each for each in (wanted,) if each in self._fetches])
 
-    def _take_object(self, wanted: _Wanted, data: bytes) -> None:
+    def _take_object(self, wanted: Wanted, data: bytes) -> None:
         if wanted.kind == "bundle":
             self._take_bundle(wanted.digest, data)
         elif self.follower is not None:
             if wanted.kind == "snapshot":
                 self.follower.take_snapshot(data)
+                self._keep_model(self.follower.model)
             else:
                 self.follower.take_delta(data)
             self._tell()
@@ -276,9 +305,22 @@ class Download:
         except BundleError as error:
             self.trouble = f"the task {digest[:16]} is refused: {error}"
             raise
-        self._store.put_bundle(digest, data)
+        try:
+            self._store.put_bundle(digest, data)
+        except StoreError as error:
+            log.error("the task works, but is fetched again after a restart: %s", error)
         self._begin(bundle)
         self.look()
+
+    def _keep_model(self, model: Model | None) -> None:
+        """What a whole snapshot led to is not read a second time."""
+        if self.bundle is None or model is None:
+            return
+        kept = StoredVector(self.bundle.digest, model.run, model.version, model.parameters, model.normalisation)
+        try:
+            self._store.put_vector("global", kept)
+        except StoreError as error:
+            log.error("version %d is fetched again after a restart: %s", model.version, error)
 
     def _subscribe_anew(self, topic: str, *, queued: bool = False) -> None:
         """Has the broker send again what it retains there."""

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple
 
 import msgspec
 
 from fieldfold.errors import WireError
-from fieldfold.wire.chunks import Assembly, check_chunk, object_digest, short
+from fieldfold.wire.chunks import Assembly, check_chunk, num_chunks, object_digest, short
 from fieldfold.wire.messages import Chunk
+
+
+class Wanted(NamedTuple):
+    """An object to be fetched; for a delta `version` is the one it leads to, for a bundle it is 0."""
+
+    kind: Literal["bundle", "snapshot", "delta"]
+    version: int
+    digest: str
 
 
 class Announced(msgspec.Struct, frozen=True):
@@ -45,6 +54,27 @@ class Fetch:
         self._max_bytes = announced.size_bytes if announced else max_bytes
         self._begun = begun
         self._assembly: Assembly | None = None
+        self._fresh: dict[int, bytes] = {}
+
+    def resume(self, pieces: Mapping[int, bytes]) -> None:
+        """Goes on with the pieces of an announced object that came before a restart.
+
+        Raises:
+            WireError: when they cannot be pieces of it; nothing is taken then.
+        """
+        if self.announced is None:
+            raise WireError("pieces are kept of announced objects only")
+        chunks = [_piece(self.announced, index, data) for index, data in sorted(pieces.items())]
+        for chunk in chunks:
+            check_chunk(chunk, self.announced.size_bytes)
+        for chunk in chunks[: num_chunks(self.announced.size_bytes, self.announced.chunk_bytes) - 1]:
+            self._assembly = self._assembly or Assembly(chunk)
+            self._assembly.add(chunk)
+
+    def take_fresh(self) -> dict[int, bytes]:
+        """The pieces that have come since this was asked last, by their position."""
+        fresh, self._fresh = self._fresh, {}
+        return fresh
 
     def missing(self, at_most: int) -> list[str]:
         """The topics of the next chunks to ask for."""
@@ -52,7 +82,7 @@ class Fetch:
             return [f"{self.prefix}/{index}" for index in self._assembly.missing_from(at_most)]
         if self.announced is None:
             return [f"{self.prefix}/0"]
-        count = -(-self.announced.size_bytes // self.announced.chunk_bytes)
+        count = num_chunks(self.announced.size_bytes, self.announced.chunk_bytes)
         return [f"{self.prefix}/{index}" for index in range(min(count, at_most))]
 
     def take(self, message: Chunk) -> bytes | None:
@@ -69,10 +99,12 @@ class Fetch:
             self._assembly = self._begun(message.digest) or Assembly(message)
         if not self._assembly.fits(message):
             self._assembly = Assembly(message)
-        self._assembly.add(message)
+        if self._assembly.add(message) and self.announced is not None:
+            self._fresh[message.index] = message.data
         if self._assembly.missing:
             return None
         assembly, self._assembly = self._assembly, None
+        self._fresh.clear()
         data = assembly.whole()
         if self.announced is not None and object_digest(data) != self.announced.digest:
             raise WireError("the object that was read is not the one that was announced", "it is read again")
@@ -88,3 +120,9 @@ class Fetch:
     def progress(self) -> float:
         """Share of the chunks that have come."""
         return 0.0 if self._assembly is None else 1.0 - self._assembly.missing / self._assembly.num_chunks
+
+
+def _piece(of: Announced, index: int, data: bytes) -> Chunk:
+    return Chunk(
+        digest=short(of.digest), total_bytes=of.size_bytes, chunk_bytes=of.chunk_bytes, index=index, data=data
+    )

@@ -19,7 +19,9 @@ from node_app.bench import Bench
 from node_app.config import NodeConfig
 from node_app.follow import Follower, Model
 from node_app.memory import give_back
+from node_app.pulse import Pulse
 from node_app.store import Store
+from node_app.train import LocalResult
 
 log = logging.getLogger(__name__)
 RETRY_S = 60.0
@@ -27,9 +29,13 @@ RETRY_S = 60.0
 FIRST_LOOK_S = 0.5
 """After a start, a newer model than the stored one is given this long to arrive before training begins."""
 OUTBOX_FULL = 8
+LOOK_AT_DATA_S = 60.0
+"""Before a run, the files' sizes and times are looked at where they were not for this long."""
 KEEP_EVERY_S = 60.0
 """Models are written to disk this often and at the end; oftener would wear out the box's flash."""
 IDLE_AFTER_S = 10.0
+STALLED_AFTER_S = 900.0
+"""A step, or the evaluation of a version, may take minutes on a small box."""
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -80,10 +86,12 @@ class Learner:
         self._trouble_over = False
         self._task: tuple[Bundle, Follower] | None = None
         self._bench: Bench | None = None
+        self._in_hand: tuple[Model, LocalResult] | None = None
         self.progress = Progress()
         self.report: DataReport | None = None
+        self.pulse = Pulse(STALLED_AFTER_S)
         self._started_at = time.monotonic()
-        self._kept_at = self._started_at
+        self._kept_at = self._data_seen_at = self._started_at
         self._thread = threading.Thread(target=self._run, name="learner", daemon=True)
 
     # -- from other threads ------------------------------------------------------------------------------------------
@@ -93,12 +101,15 @@ class Learner:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends after the present step."""
+        """Asks it to end, which it does after the present step."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
+
+    def join(self, timeout_s: float) -> None:
+        """Waits for the end."""
         if self._thread.is_alive():
-            self._thread.join(timeout=5.0)
+            self._thread.join(timeout_s)
 
     def give_task(self, bundle: Bundle, follower: Follower) -> None:
         """Works on another task from now on."""
@@ -137,13 +148,20 @@ class Learner:
         """Whether it is at work; it ends only when it is stopped, or by a fault of the program."""
         return self._thread.is_alive()
 
+    @property
+    def is_learning(self) -> bool:
+        """Whether a newer version would be trained on at once."""
+        return self._config.training.enabled and not self._paused and not self._trouble
+
     # -- the gate that training passes before every step -------------------------------------------------------------
 
     def passes(self, wait_s: float) -> bool:
         """See train.Gate."""
+        self.pulse.beat()
         with self._changed:
             if wait_s > 0:
-                self._changed.wait_for(self._interrupted, wait_s)
+                with self.pulse.resting():
+                    self._changed.wait_for(self._interrupted, wait_s)
             if self._paused:
                 self._show(state="paused")
                 self._sleep(lambda: self._stopping or not self._paused, None)
@@ -162,6 +180,7 @@ class Learner:
 
     def _run(self) -> None:
         while not self._stopping:
+            self.pulse.beat()
             self._seen = self._news
             try:
                 self._cycle()
@@ -186,7 +205,8 @@ class Learner:
         self._show(state="needs attention", detail=f"{error}{again}")
         with self._changed:
             self._trouble_over = False
-            self._changed.wait_for(lambda: self._stopping or self._trouble_over, RETRY_S)
+            with self.pulse.resting():
+                self._changed.wait_for(lambda: self._stopping or self._trouble_over, RETRY_S)
 
     def _cycle(self) -> None:
         """One turn: whatever is missing is waited for, and said."""
@@ -216,19 +236,20 @@ class Learner:
         bench = self._bench
         other_run = bench is not None and bench.run is not None and model is not None and model.run != bench.run
         if bench is None or bench.bundle.digest != bundle.digest or other_run:
-            self._bench, self.report = None, None
+            self._bench, self.report, self._in_hand = None, None, None
             self.progress = Progress(
                 state="reading data", updates=self.progress.updates, float32_up=self.progress.float32_up
             )
             bench = Bench(bundle, self._config, self._base, self._store)
-            train, validation = (bench.report.parts[part].windows for part in ("train", "validation"))
-            log.info("data read: %d windows to train on, %d to validate", train, validation)
+            log.info("data read: %s", _windows(bench.report))
             self._bench, self.report = bench, bench.report
             give_back()
             self._on_statistics(bench.sums)
         return bench
 
     def _turn(self, bench: Bench, model: Model) -> None:
+        if self._in_hand is not None:
+            self._hand_in(bench, *self._in_hand)
         if bench.adopted is None or bench.adopted.version != model.version:
             self._adopt(bench, model)
         left_s = bench.left_to_wait(model.version)
@@ -236,12 +257,30 @@ class Learner:
             self._wait("following")
         elif self._store.num_waiting() >= OUTBOX_FULL:
             self._wait("waiting for receipts")
+        elif bench.is_far_ahead(model):
+            self._wait("waiting for the broker", RETRY_S, "the update that waits holds all that may be trained ahead")
         elif left_s > 0:
             self._wait(
                 "waiting for a newer version", left_s, f"trains on this one again in {left_s:.0f} s at the latest"
             )
-        else:
+        elif not self._read_again(bench):
             self._learn(bench, model)
+
+    def _read_again(self, bench: Bench) -> bool:
+        """Looks now and then whether the data has changed, and reads it again if so."""
+        now = time.monotonic()
+        if now - self._data_seen_at < LOOK_AT_DATA_S:
+            return False
+        self._data_seen_at = now
+        if not bench.data_has_changed(now):
+            return False
+        self._show(state="reading data", detail="")
+        bench.read_again()
+        self.report = bench.report
+        log.info("the data has changed and was read again: %s", _windows(bench.report))
+        give_back()
+        self._on_statistics(bench.sums)
+        return True
 
     def _adopt(self, bench: Bench, model: Model) -> None:
         bench.adopt(model)
@@ -260,11 +299,17 @@ class Learner:
             bench.keep(model)
 
     def _learn(self, bench: Bench, model: Model) -> None:
+        """Trains and hands in. A result that the disk has no room for is handed in when there is some."""
+        self._store.require_room(2 * model.parameters.nbytes)
         self._show(state="learning", detail="", step=0)
         result = bench.train(model, self)
-        if result is None:
-            return
+        if result is not None:
+            self._in_hand = (model, result)
+            self._hand_in(bench, model, result)
+
+    def _hand_in(self, bench: Bench, model: Model, result: LocalResult) -> None:
         parcel = bench.hand_in(model, result)
+        self._in_hand = None
         self._show(
             loss=result.train_loss,
             steps_per_s=result.num_steps / max(result.seconds, 1e-9),
@@ -291,11 +336,17 @@ class Learner:
 
     def _sleep(self, over: Callable[[], bool], seconds: float | None) -> None:
         """Waits; a sleep that turns out to be long gives memory back."""
-        if seconds is not None and seconds <= IDLE_AFTER_S:
-            self._changed.wait_for(over, seconds)
-        elif not self._changed.wait_for(over, IDLE_AFTER_S):
-            give_back()
-            self._changed.wait_for(over, None if seconds is None else seconds - IDLE_AFTER_S)
+        with self.pulse.resting():
+            if seconds is not None and seconds <= IDLE_AFTER_S:
+                self._changed.wait_for(over, seconds)
+            elif not self._changed.wait_for(over, IDLE_AFTER_S):
+                give_back()
+                self._changed.wait_for(over, None if seconds is None else seconds - IDLE_AFTER_S)
 
     def _show(self, **changes: object) -> None:
         self.progress = msgspec.structs.replace(self.progress, **changes)
+
+
+def _windows(report: DataReport) -> str:
+    train, validation = (report.parts[part].windows for part in ("train", "validation"))
+    return f"{train} windows to train on, {validation} to validate"

@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from fieldfold.wire.messages import NodePresence
+
 
 class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Scores are the task's deciding metric on this gateway's own validation data.
@@ -56,3 +58,23 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int
     uptime_s: float
     data: Any = None
+
+
+def presence(status: NodeStatus, software: str, state: str = "") -> NodePresence:
+    """What of it is said on the broker; `state` where it is another than the status has."""
+    return NodePresence(
+        node=status.node,
+        state=state or status.state,
+        detail=status.detail[:500],
+        version=status.version,
+        software=software,
+        loss=status.loss,
+        score=status.global_score,
+        metric=status.metric,
+        accepted=status.accepted,
+        rejected=status.rejected,
+        outbox=status.outbox,
+        bytes_up=status.bytes_up,
+        bytes_down=status.bytes_down,
+        steps_per_s=status.steps_per_s,
+    )

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
-import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
 from fieldfold.codec import ErrorFeedback
-from fieldfold.errors import StoreError
+from fieldfold.errors import CodecError, FieldfoldError
 from fieldfold.params import Vector, from_bytes, to_bytes
 from fieldfold.sensors.statistics import Normalisation
 from fieldfold.wire.chunks import object_digest
 from fieldfold.wire.messages import ClientUpdate, Receipt, pack, unpack
+from node_app.database import open_database
+from node_app.pieces import PIECE_TABLES, Pieces
 
-T = TypeVar("T")
+log = logging.getLogger(__name__)
 HISTORY_KEPT = 1000
+VECTORS_KEPT = 6
+"""Enough for what the present task needs, and for what a few former ones left here."""
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS fact (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
@@ -37,12 +40,15 @@ CREATE TABLE IF NOT EXISTS vector (
     run TEXT NOT NULL,
     version INTEGER NOT NULL,
     data BLOB NOT NULL,
-    normalisation BLOB NOT NULL
+    normalisation BLOB NOT NULL,
+    written INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
--- What the codec left out of the updates of a run so far, and the version the newest of them is against.
+-- What of a run was trained and has not been sent: what the codec left out of the updates so far, and whole updates
+-- that were taken back, `steps` optimizer steps of them. `base_version` is the one the newest update is against.
 CREATE TABLE IF NOT EXISTS residual (
     run TEXT PRIMARY KEY,
     base_version INTEGER NOT NULL,
+    steps INTEGER NOT NULL,
     num_params INTEGER NOT NULL,
     num_trained INTEGER NOT NULL,
     data BLOB NOT NULL
@@ -50,6 +56,9 @@ CREATE TABLE IF NOT EXISTS residual (
 CREATE TABLE IF NOT EXISTS outbox (
     sequence INTEGER PRIMARY KEY,
     digest TEXT NOT NULL,
+    run TEXT NOT NULL,
+    base_version INTEGER NOT NULL,
+    has_left INTEGER NOT NULL,
     body BLOB NOT NULL,
     created_at REAL NOT NULL
 ) STRICT;
@@ -65,11 +74,32 @@ CREATE TABLE IF NOT EXISTS history (
 
 
 class Parcel(msgspec.Struct, frozen=True):
-    """An update in the outbox."""
+    """An update in the outbox.
+
+    Attributes:
+        has_left: some of it may be with the broker; from then on it is never taken back.
+    """
 
     sequence: int
     digest: str
+    run: str
+    base_version: int
+    has_left: bool
     body: bytes
+
+
+class Unsent(msgspec.Struct, frozen=True):
+    """What of a run was trained and has not been sent.
+
+    Attributes:
+        base_version: of the newest update.
+        feedback: holds it, to be encoded together with the next delta.
+        steps: optimizer steps of whole updates that are in it; 0 where it is only what the codec left out.
+    """
+
+    base_version: int
+    feedback: ErrorFeedback
+    steps: int
 
 
 class StoredVector(msgspec.Struct, frozen=True):
@@ -90,49 +120,38 @@ class Totals(msgspec.Struct, frozen=True):
 
 
 class Store:
-    """Opens or creates the node's database.
+    """Opens or creates the node's database; one that is damaged is set aside, and an empty one takes its place.
+
+    Attributes:
+        pieces: of an object that is being fetched.
+        notice: why a former store was set aside; empty where it was not.
 
     Raises:
-        StoreError: when it is damaged, locked by another daemon, or the disk refuses.
+        StoreError: when it is locked by another daemon, a newer program wrote it, or the disk refuses.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = threading.Lock()
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, isolation_level=None, timeout=2.0, check_same_thread=False)
-        except (OSError, sqlite3.Error) as error:
-            raise StoreError(f"{path}: the node's store cannot be opened: {error}", _hint(error)) from None
-        try:
-            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
-            self._db.executescript(TABLES)
-        except sqlite3.Error as error:
-            self._db.close()
-            raise StoreError(f"{path}: the node's store cannot be opened: {error}", _hint(error)) from None
+        self._database, self.notice = open_database(path, TABLES + PIECE_TABLES)
+        self._transact = self._database.transact
+        self.pieces = Pieces(self._database)
+
+    @property
+    def damage(self) -> str:
+        """What shows that the file is damaged; empty while nothing does."""
+        return self._database.damage
+
+    def require_room(self, size_bytes: int) -> None:
+        """Refuses when the disk has no room for so much and a little more.
+
+        Raises:
+            StoreError: saying where, and how much there is.
+        """
+        self._database.require_room(size_bytes)
 
     def close(self) -> None:
         """Lets go of the file."""
-        with self._lock:
-            self._db.close()
-
-    def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        with self._lock:
-            try:
-                self._db.execute("BEGIN IMMEDIATE")
-                try:
-                    result = work(self._db)
-                    self._db.execute("COMMIT")
-                except BaseException:
-                    # A full disk makes SQLite roll back by itself.
-                    if self._db.in_transaction:
-                        self._db.execute("ROLLBACK")
-                    raise
-            except sqlite3.Error as error:
-                raise StoreError(f"{self.path}: cannot be used: {error}", _hint(error)) from None
-            return result
+        self._database.close()
 
     # -- bundles and vectors ----------------------------------------------------------------------------------------
 
@@ -160,10 +179,17 @@ class Store:
         return str(row[0]) if row else ""
 
     def put_vector(self, purpose: str, vector: StoredVector) -> None:
-        """Keeps parameters under a purpose."""
+        """Keeps parameters under a purpose; of very many purposes the oldest are forgotten."""
         normalisation = msgspec.msgpack.encode(vector.normalisation)
         row = (purpose, vector.task, vector.run, vector.version, to_bytes(vector.values), normalisation)
-        self._transact(lambda db: db.execute("INSERT OR REPLACE INTO vector VALUES (?, ?, ?, ?, ?, ?)", row))
+        newest = "SELECT purpose FROM vector ORDER BY written DESC LIMIT ?"
+
+        def work(db: sqlite3.Connection) -> None:
+            (written,) = db.execute("SELECT coalesce(max(written), 0) + 1 FROM vector").fetchone()
+            db.execute("INSERT OR REPLACE INTO vector VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, written))
+            db.execute(f"DELETE FROM vector WHERE purpose NOT IN ({newest})", (VECTORS_KEPT,))  # noqa: S608 - a constant
+
+        self._transact(work)
 
     def vector(self, purpose: str, task: str) -> StoredVector | None:
         """The parameters under a purpose, when they belong to `task`."""
@@ -171,16 +197,25 @@ class Store:
         row = self._transact(lambda db: db.execute(query, (purpose, task)).fetchone())
         if row is None:
             return None
-        normalisation = msgspec.msgpack.decode(row[4], type=Normalisation | None)
-        return StoredVector(row[0], row[1], row[2], from_bytes(row[3]), normalisation)
+        try:
+            normalisation = msgspec.msgpack.decode(row[4], type=Normalisation | None)
+            return StoredVector(row[0], row[1], row[2], from_bytes(row[3]), normalisation)
+        except (FieldfoldError, msgspec.DecodeError) as error:
+            raise self._database.damaged(f"the parameters kept as {purpose}: {error}") from None
 
     # -- the outbox ------------------------------------------------------------------------------------------------
 
-    def residual(self, run: str) -> tuple[int, ErrorFeedback] | None:
-        """Base version of the newest update of `run`, and the residual it left; None before the first."""
-        query = "SELECT base_version, data, num_params, num_trained FROM residual WHERE run = ?"
+    def unsent(self, run: str) -> Unsent | None:
+        """What of `run` was trained and has not been sent; None before the first update."""
+        query = "SELECT base_version, data, num_params, num_trained, steps FROM residual WHERE run = ?"
         row = self._transact(lambda db: db.execute(query, (run,)).fetchone())
-        return (row[0], ErrorFeedback.from_bytes(row[1], row[2], num_trained=row[3])) if row else None
+        if row is None:
+            return None
+        try:
+            feedback = ErrorFeedback.from_bytes(row[1], row[2], num_trained=row[3])
+        except CodecError as error:
+            raise self._database.damaged(f"what the codec left out: {error.reason}") from None
+        return Unsent(row[0], feedback, row[4])
 
     def add_update(self, update: ClientUpdate, feedback: ErrorFeedback) -> Parcel:
         """Gives the update its sequence number and keeps it together with the residual it left.
@@ -188,24 +223,60 @@ class Store:
         Residuals of other runs are forgotten: nothing will be added to them any more.
         """
         run = update.run.hex()
-        row = (run, update.base_version, feedback.residual.size, feedback.num_trained, feedback.to_bytes())
+        row = (run, update.base_version, 0, feedback.residual.size, feedback.num_trained, feedback.to_bytes())
 
         def work(db: sqlite3.Connection) -> Parcel:
             db.execute("DELETE FROM residual WHERE run != ?", (run,))
-            db.execute("INSERT OR REPLACE INTO residual VALUES (?, ?, ?, ?, ?)", row)
+            db.execute("INSERT OR REPLACE INTO residual VALUES (?, ?, ?, ?, ?, ?)", row)
             return _enqueue(db, update)
 
         return self._transact(work)
+
+    def take_back(self, run: str) -> int:
+        """Takes updates of which nothing has left out of the outbox, for a newer one to take their place; how many.
+
+        What they carried is in the residual again. Those of other runs are dropped: nobody would fold them.
+        """
+
+        def work(db: sqlite3.Connection) -> int:
+            db.execute("DELETE FROM outbox WHERE NOT has_left AND run != ?", (run,))
+            rows = db.execute("SELECT body FROM outbox WHERE NOT has_left ORDER BY sequence").fetchall()
+            for (body,) in rows:
+                _restore(db, unpack(ClientUpdate, body))
+            db.execute("DELETE FROM outbox WHERE NOT has_left")
+            return len(rows)
+
+        return self._transact(work)
+
+    def depart(self, sequence: int) -> bool:
+        """Notes that an update begins to leave; False when it was taken back before."""
+        query = "UPDATE outbox SET has_left = 1 WHERE sequence = ?"
+        return self._transact(lambda db: db.execute(query, (sequence,)).rowcount == 1)
 
     def num_waiting(self) -> int:
         """How many updates wait for their receipt."""
         (number,) = self._transact(lambda db: db.execute("SELECT count(*) FROM outbox").fetchone())
         return int(number)
 
+    def steps_waiting(self, run: str, base_version: int) -> int:
+        """Optimizer steps in the update against a version of which nothing has left yet; 0 where there is none."""
+        query = "SELECT body FROM outbox WHERE NOT has_left AND run = ? AND base_version = ?"
+        rows = self._transact(lambda db: db.execute(query, (run, base_version)).fetchall())
+        return sum(unpack(ClientUpdate, body).num_steps for (body,) in rows)
+
     def parcels(self) -> list[Parcel]:
-        """What waits for its receipt, oldest first."""
-        query = "SELECT sequence, digest, body FROM outbox ORDER BY sequence"
-        return [Parcel(*row) for row in self._transact(lambda db: db.execute(query).fetchall())]
+        """What waits for its receipt, oldest first.
+
+        Raises:
+            StoreDamagedError: when one is not what was put in.
+        """
+        query = "SELECT sequence, digest, run, base_version, has_left, body FROM outbox ORDER BY sequence"
+        rows = self._transact(lambda db: db.execute(query).fetchall())
+        found = [Parcel(row[0], row[1], row[2], row[3], bool(row[4]), row[5]) for row in rows]
+        for parcel in found:
+            if object_digest(parcel.body) != parcel.digest:
+                raise self._database.damaged(f"update {parcel.sequence} does not have its digest")
+        return found
 
     def settle(self, receipt: Receipt) -> bool:
         """Takes an update out of the outbox; False when the receipt is for none that waits.
@@ -243,32 +314,32 @@ class Store:
         return self._transact(lambda db: Totals(_number(db, "accepted"), _number(db, "rejected")))
 
 
-def _hint(error: Exception) -> str:
-    text = str(error)
-    if "locked" in text:
-        return "another daemon runs on it"
-    if "full" in text:
-        return "make room on that disk"
-    if "malformed" in text or "not a database" in text:
-        return "move it away; the node then begins anew, without what it had not sent"
-    return "check the disk and the permissions"
-
-
 def _enqueue(db: sqlite3.Connection, update: ClientUpdate) -> Parcel:
     sequence = max(1, _number(db, "next_sequence"))
     body = pack(msgspec.structs.replace(update, sequence=sequence))
-    parcel = Parcel(sequence, object_digest(body), body)
-    db.execute("INSERT INTO outbox VALUES (?, ?, ?, ?)", (parcel.sequence, parcel.digest, body, time.time()))
+    parcel = Parcel(sequence, object_digest(body), update.run.hex(), update.base_version, has_left=False, body=body)
+    db.execute(
+        "INSERT INTO outbox VALUES (?, ?, ?, ?, 0, ?, ?)",
+        (sequence, parcel.digest, parcel.run, parcel.base_version, body, time.time()),
+    )
     _raise_sequence(db, sequence + 1)
     return parcel
 
 
 def _restore(db: sqlite3.Connection, update: ClientUpdate) -> None:
+    """Puts what a whole update carried into the residual of its run, if that is still the present one."""
     run = update.run.hex()
     row = db.execute("SELECT data, num_params, num_trained FROM residual WHERE run = ?", (run,)).fetchone()
-    if row is not None:
-        feedback = ErrorFeedback.from_bytes(row[0], row[1], num_trained=row[2]).restore(update.payload)
-        db.execute("UPDATE residual SET data = ? WHERE run = ?", (feedback.to_bytes(), run))
+    if row is None:
+        return
+    feedback = ErrorFeedback.from_bytes(row[0], row[1], num_trained=row[2])
+    try:
+        feedback = feedback.restore(update.payload)
+    except CodecError as error:
+        log.error("update %d is given up, the sum is not finite: %s", update.sequence, error.reason)
+        return
+    data = feedback.to_bytes()
+    db.execute("UPDATE residual SET data = ?, steps = steps + ? WHERE run = ?", (data, update.num_steps, run))
 
 
 def _raise_sequence(db: sqlite3.Connection, to: int) -> None:

@@ -176,7 +176,7 @@ class Connection:
             self._ended = Ended(Outcome.UP, f"{where}: the connection was lost")
         if self._up_since_s is None:
             return self._ended
-        return msgspec.structs.replace(self._ended, outcome=Outcome.UP, up_s=time.monotonic() - self._up_since_s)
+        return msgspec.structs.replace(self._ended, up_s=time.monotonic() - self._up_since_s)
 
     def _tls_failure(self, error: ssl.SSLError) -> Ended:
         reason, hint = explain_tls_failure(error, self._caller.endpoint.host)
@@ -272,7 +272,8 @@ class Connection:
         if flags.is_disconnect_packet_from_server:
             refused = reasons.session_ended(code.value, str(code), self._caller.client_id)
             reason = refused.reason if refused else f"{where}: the broker ended the session: {code}"
-            self._ended = Ended(Outcome.UP, reason, refused)
+            outcome = Outcome.TAKEN_OVER if code.value == reasons.SESSION_TAKEN_OVER else Outcome.UP
+            self._ended = Ended(outcome, reason, refused)
         elif code.value == 0x8D:
             self._ended = Ended(Outcome.UP, f"{where}: no sign of life within the keepalive")
         self._window.close()

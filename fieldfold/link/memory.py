@@ -13,6 +13,7 @@ from collections import deque
 from fieldfold.errors import LinkDownError
 from fieldfold.link.acks import AckBook
 from fieldfold.link.limits import RECEIVE_MAXIMUM, check_message
+from fieldfold.link.reasons import session_taken_over
 from fieldfold.link.session import (
     DEFAULT_MESSAGE_BYTES,
     BrokerLimits,
@@ -107,7 +108,9 @@ class MemoryBroker:
         """Connects a link now and after each `start`; one of the same name loses the session for good."""
         former = self._links.get(link.client_id)
         if former is not None:
-            self.leave(former, "another client took over the session")
+            taken_over = session_taken_over(link.client_id)
+            former.events.put(taken_over)
+            self.leave(former, taken_over.reason)
             self._publish_will(former)
         self._links[link.client_id] = link
         if self._running:

@@ -8,6 +8,9 @@ from fieldfold.link.session import Refused
 
 _PERMISSION_HINT = "permit it in the broker's access list, or connect as the identity that may"
 
+SESSION_TAKEN_OVER = 0x8E
+"""DISCONNECT reason code (MQTT 5, 3.14.2.1)."""
+
 _CONNECT_HINTS = {
     0x81: "check that a proxy or firewall does not change MQTT traffic",
     0x85: "choose another client identifier; the broker does not take this one",
@@ -45,11 +48,8 @@ def publish_refused(topic: str, code: int) -> Refused:
 
 def session_ended(code: int, name: str, client_id: str) -> Refused | None:
     """A DISCONNECT sent by the broker as an event, where somebody must act on it."""
-    if code == 0x8E:
-        return Refused(
-            f"another client connected under the name {client_id} and took over the session",
-            "stop the other one, or give each its own name and certificate",
-        )
+    if code == SESSION_TAKEN_OVER:
+        return session_taken_over(client_id)
     if code in {0x87, 0x98}:
         return Refused(
             f"the broker ended the session of {client_id}: {_lower(name)}",
@@ -58,11 +58,21 @@ def session_ended(code: int, name: str, client_id: str) -> Refused | None:
     return None
 
 
+def session_taken_over(client_id: str) -> Refused:
+    """The event for a session that another client of the same name took."""
+    return Refused(
+        f"another program connected as {client_id} and took over the session",
+        "stop the other one, or give each its own name and certificate",
+        lasting=True,
+    )
+
+
 def short_sessions(client_id: str) -> Refused:
     """The event for sessions that end soon after they begin, time and again, and nobody says why."""
     return Refused(
         f"the broker keeps ending the sessions of {client_id} soon after they begin",
-        f"look for a second client named {client_id}, or for an unstable network",
+        f"another program may use the name {client_id}: stop it, or give each its own; or the network is unstable",
+        lasting=True,
     )
 
 

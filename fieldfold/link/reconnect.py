@@ -9,7 +9,9 @@ FIRST_BACKOFF_S = 1.0
 LONGEST_BACKOFF_S = 60.0
 UNANSWERED_BEFORE_FALLBACK = 2
 """One CONNECT closed without an answer may be a broker that is just going down."""
-SHORT_SESSIONS_OF_A_CLONE = 3
+SHORT_SESSIONS_OF_A_CLONE = 2
+AFTER_TAKEOVER_S = 30.0
+"""Two programs of one name throw each other out for ever; at least they leave each other some time."""
 
 
 class Outcome(Enum):
@@ -25,6 +27,8 @@ class Outcome(Enum):
     """CONNACK: any other failure."""
     UP = auto()
     """A session, however short."""
+    TAKEN_OVER = auto()
+    """A session that another client of our name ended."""
 
 
 def backoff_s(failures: int, jitter: float) -> float:
@@ -41,17 +45,19 @@ class Retries:
     def __init__(self) -> None:
         self._failures = 0
         self._short_sessions = 0
+        self._at_least_s = 0.0
 
     def note(self, outcome: Outcome, up_s: float) -> None:
         """Learns from a connection that ended; one that outlived the wait before it starts the count afresh."""
         # Two clients with one name throw each other out right after each connect; they must not do so every second.
         healthy = outcome is Outcome.UP and up_s > backoff_s(self._failures, 0.0)
         self._failures = 1 if healthy else self._failures + 1
+        self._at_least_s = AFTER_TAKEOVER_S if outcome is Outcome.TAKEN_OVER else 0.0
         self._short_sessions = self._short_sessions + 1 if outcome is Outcome.UP and not healthy else 0
 
     def wait_s(self, jitter: float) -> float:
         """Seconds until the next attempt; `jitter` as in `backoff_s`."""
-        return backoff_s(self._failures, jitter)
+        return max(self._at_least_s * (1.0 + jitter), backoff_s(self._failures, jitter))
 
     @property
     def looks_cloned(self) -> bool:
@@ -72,7 +78,7 @@ class ProtocolChoice:
 
     def note(self, outcome: Outcome) -> None:
         """Learns from a connection that ended."""
-        if outcome is Outcome.UP:
+        if outcome in {Outcome.UP, Outcome.TAKEN_OVER}:
             self._proven = True
         self._unanswered = self._unanswered + 1 if outcome is Outcome.UNANSWERED else 0
         closes = not self._proven and self._unanswered >= UNANSWERED_BEFORE_FALLBACK

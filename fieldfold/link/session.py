@@ -44,10 +44,14 @@ class Received(msgspec.Struct, frozen=True):
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """The broker (or TLS) refused something a person must mend: certificate, password, topic."""
+    """The broker (or TLS) refused something a person must mend: certificate, password, topic.
+
+    `lasting`: a connection that comes up does not show that it is mended, as long as it has not lasted.
+    """
 
     reason: str
     hint: str
+    lasting: bool = False
 
 
 Event: TypeAlias = Connected | Disconnected | Received | Refused

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from fieldfold.sensors.source import MAX_FILES, DataConfig, FileReport, Floats, 
 
 DAMAGED_LINE = "wrong number of cells in the line"
 OTHER_SERIES = "series of other gateways"
+Fingerprint: TypeAlias = tuple[tuple[str, int, int], ...]
 
 
 def read(schema: DataSchema, config: DataConfig, base: Path) -> Reading:
@@ -78,6 +80,19 @@ def find(patterns: Sequence[str], base: Path) -> dict[str, Path]:
         if len(found) > MAX_FILES:
             raise DataError(f"data.files: match more than {MAX_FILES} files", "name fewer files")
     return dict(sorted(found.items()))
+
+
+def fingerprint(config: DataConfig, base: Path) -> Fingerprint:
+    """Name, size and time of change of every file that `config` names: equal while nobody has touched any.
+
+    Raises:
+        DataError: as `find`, and when a file cannot be looked at.
+    """
+    paths = [*find(config.files, base).values(), *([base / config.ends] if config.ends else [])]
+    try:
+        return tuple((str(path), (found := path.stat()).st_size, found.st_mtime_ns) for path in paths)
+    except OSError as error:
+        raise DataError(f"{error.filename}: cannot be read: {error.strerror}", "check the file") from None
 
 
 def _matches(pattern: str, base: Path) -> list[Path]:

@@ -187,13 +187,34 @@ def test_a_broker_without_retain_gets_the_message_without_it(plain_mosquitto: Ne
 
 
 def test_a_second_client_of_the_same_name_is_suspected(plain_mosquitto: NewBroker, new_link: NewLink) -> None:
+    """Mosquitto 2.0.11 takes the session away without a word."""
     broker = plain_mosquitto()
     broker.start()
     first, second = new_link(broker.url, "press-07"), new_link(broker.url, "press-07")
     first.start()
     wait_for(first, Connected)
     second.start()
-    assert "second client named press-07" in wait_for(first, Refused).hint
+    suspicion = wait_for(first, Refused)
+    assert "another program may use the name press-07" in suspicion.hint
+    assert suspicion.lasting
+
+
+def test_a_takeover_that_the_broker_names_is_passed_on_and_not_answered_with_another(new_link: NewLink) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as broker:
+        link = new_link(f"mqtt://127.0.0.1:{broker.getsockname()[1]}", "press-07")
+        link.start()
+        with broker.accept()[0] as session:
+            session.recv(4096)
+            session.sendall(bytes.fromhex("20 03 00 00 00"))  # CONNACK: success, no properties
+            wait_for(link, Connected)
+            session.sendall(bytes.fromhex("e0 02 8e 00"))  # DISCONNECT: session taken over
+            refusal = wait_for(link, Refused)
+        assert refusal.reason == "another program connected as press-07 and took over the session"
+        assert "give each its own name" in refusal.hint
+        assert wait_for(link, Disconnected).reason == refusal.reason
+        broker.settimeout(1.0)
+        with pytest.raises(TimeoutError):
+            broker.accept()
 
 
 def test_the_reason_a_broker_gives_for_ending_the_session_is_passed_on(

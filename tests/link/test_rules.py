@@ -212,7 +212,7 @@ def test_sessions_that_keep_ending_early_are_reported_once() -> None:
     for _ in range(6):
         retries.note(Outcome.UP, 0.1)
         told.append(retries.looks_cloned)
-    assert told == [False, False, True, False, False, False]
+    assert told == [False, True, False, False, False, False]
 
 
 def test_a_failure_in_between_is_no_sign_of_a_clone() -> None:
@@ -223,6 +223,15 @@ def test_a_failure_in_between_is_no_sign_of_a_clone() -> None:
         assert not retries.looks_cloned
 
 
+def test_after_a_takeover_the_other_one_is_left_alone_for_a_while() -> None:
+    retries = Retries()
+    retries.note(Outcome.TAKEN_OVER, 3600.0)
+    assert retries.wait_s(0.0) == 30
+    assert 30 < retries.wait_s(0.999) < 60, "two that wait must not meet"
+    retries.note(Outcome.UP, 3600.0)
+    assert retries.wait_s(0.0) == 1
+
+
 def test_what_passes_by_itself_is_no_refusal_and_what_stays_is() -> None:
     assert reasons.connect_refused(0x88, "Server unavailable", "host:8883") is None
     banned = reasons.connect_refused(0x8A, "Banned", "host:8883")
@@ -231,7 +240,8 @@ def test_what_passes_by_itself_is_no_refusal_and_what_stays_is() -> None:
     assert reasons.session_ended(0x8B, "Server shutting down", "press-07") is None
     clone = reasons.session_ended(0x8E, "Session taken over", "press-07")
     assert clone is not None
-    assert "another client connected under the name press-07" in clone.reason
+    assert "another program connected as press-07" in clone.reason
+    assert clone.lasting, "that a connection came up again does not show that it is over"
     assert "quota" in reasons.publish_refused("t", 0x97).reason
     assert "0x99" in reasons.publish_refused("t", 0x99).reason
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -15,88 +12,16 @@ import pytest
 
 from fieldfold.codec import decode
 from fieldfold.control.client import ControlClient
-from fieldfold.link.memory import MemoryBroker, MemoryLink
-from fieldfold.link.session import BrokerLimits, LinkConfig
-from fieldfold.sensors.source import DataConfig
+from fieldfold.link.memory import MemoryBroker
+from fieldfold.link.session import BrokerLimits
 from fieldfold.task.bundle import SECTION_NAMES, Bundle, pack
 from fieldfold.wire.messages import Command
 from node_app import daemon as daemon_module
-from node_app import learner as learner_module
 from node_app.cli import lines
-from node_app.config import CodecConfig, NodeConfig, TrainingConfig
-from node_app.daemon import Daemon
-from node_app.status import NodeStatus
 from node_app.store import Store
-from tests.node_app.beside import FEDERATION, NODE, Beside
+from tests.node_app.beside import NODE, Beside
+from tests.node_app.running import Running, joined, says, until
 from tests.node_app.turbofan import data_of
-
-Running = Callable[..., AbstractContextManager[Daemon]]
-
-
-@pytest.fixture(autouse=True)
-def _brisk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The daemon looks about more often than in the field."""
-    monkeypatch.setattr(daemon_module, "TICK_S", 0.05)
-    monkeypatch.setattr("node_app.download.FETCH_PATIENCE_S", 0.5)
-    monkeypatch.setattr(learner_module, "FIRST_LOOK_S", 0.5)
-
-
-@pytest.fixture
-def broker() -> MemoryBroker:
-    return MemoryBroker()
-
-
-@pytest.fixture
-def beside(broker: MemoryBroker) -> Beside:
-    return Beside(broker)
-
-
-@pytest.fixture
-def running(broker: MemoryBroker, tmp_path: Path) -> Running:
-    """Runs a daemon in a folder of its own; twice in a test is the same node again."""
-
-    @contextmanager
-    def run(*, data: DataConfig | None = None, profile: str = "balanced", **training: Any) -> Iterator[Daemon]:
-        config = NodeConfig(
-            name=NODE,
-            federation=FEDERATION,
-            broker=LinkConfig(url="mqtt://127.0.0.1:1"),
-            data=data or data_of(3, 5, 8),
-            state_dir="state",
-            control_socket="node.sock",
-            training=TrainingConfig(**training),
-            codec=CodecConfig(profile),
-        )
-        daemon = Daemon(config, tmp_path, MemoryLink(broker, client_id=NODE))
-        thread = threading.Thread(target=daemon.run)
-        thread.start()
-        try:
-            yield daemon
-        finally:
-            daemon.stop()
-            thread.join(timeout=10)
-            assert not thread.is_alive()
-
-    return run
-
-
-def until(daemon: Daemon, condition: Callable[[NodeStatus], object]) -> NodeStatus:
-    deadline = time.monotonic() + 20
-    while not condition(status := daemon.status()):
-        assert time.monotonic() < deadline, f"it did not happen: {status}"
-        time.sleep(0.02)
-    return status
-
-
-def says(daemon: Daemon, state: str) -> NodeStatus:
-    return until(daemon, lambda status: status.state == state)
-
-
-def joined(beside: Beside, bundle: Bundle) -> None:
-    """Gives the node a task and version 0."""
-    beside.say_task(bundle)
-    statistics = beside.until(lambda: beside.statistics, "no statistics came")
-    beside.begin(bundle, statistics[-1])
 
 
 def test_from_nothing_to_an_update_and_its_receipt(running: Running, beside: Beside, bundle: Bundle) -> None:
@@ -143,7 +68,8 @@ def test_it_trains_on_each_newer_version_and_serves_the_best(
         assert status.global_score is not None
         assert status.served_score <= status.global_score, "rmse: lower is better"
         model_bytes = 4 * bundle.manifest.layout.num_params
-        assert (status.float32_up, status.float32_down) == (4 * model_bytes, 4 * model_bytes)
+        assert status.float32_down == 4 * model_bytes
+        assert status.float32_up in {4 * model_bytes, 5 * model_bytes}, "the fifth may be under way"
         assert 0 < status.bytes_up < status.float32_up
 
 
@@ -314,23 +240,6 @@ def test_killed_before_it_kept_the_model_it_gets_it_again(
         until(again, lambda status: status.version == 0)
 
 
-def test_without_a_broker_it_trains_on_and_what_waits_is_bounded(
-    running: Running, broker: MemoryBroker, beside: Beside, bundle: Bundle
-) -> None:
-    with running(wait_for_version_s=0.05) as daemon:
-        joined(beside, bundle)
-        beside.next_update()
-        broker.stop()
-        status = says(daemon, "waiting for receipts")
-        assert not status.connected
-        assert status.link == "down: the broker is down"
-        assert status.outbox == learner_module.OUTBOX_FULL
-        broker.start()
-        for _ in range(3):
-            beside.receipt(beside.next_update())
-        until(daemon, lambda status: status.accepted >= 3)
-
-
 def test_a_bundle_that_is_damaged_is_refused_and_a_sound_one_taken(
     running: Running, beside: Beside, bundle: Bundle
 ) -> None:
@@ -441,9 +350,9 @@ def test_the_unbiased_profile_leaves_nothing_for_later(
         _, update = beside.next_update()
     assert np.any(decode(update.payload, bundle.manifest.layout.num_params))
     with closing(Store(tmp_path / "state" / "node.sqlite")) as store:
-        kept = store.residual(beside.run)
+        kept = store.unsent(beside.run)
     assert kept is not None
-    assert not kept[1].residual.any()
+    assert not kept.feedback.residual.any()
 
 
 def test_the_status_reads_as_one_fact_a_line(running: Running, beside: Beside, bundle: Bundle) -> None:

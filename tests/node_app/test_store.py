@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -21,7 +22,7 @@ from fieldfold.params import Vector, as_vector
 from fieldfold.sensors.statistics import Normalisation
 from fieldfold.wire.chunks import object_digest
 from fieldfold.wire.messages import ClientUpdate, Receipt, RejectionCode, unpack
-from node_app.store import Parcel, Store, StoredVector, Totals
+from node_app.store import VECTORS_KEPT, Parcel, Store, StoredVector, Totals
 
 TASK, RUN = "ab" * 32, "cd" * 8
 SIZE = 50
@@ -41,8 +42,8 @@ def delta(seed: int = 0) -> Vector:
 
 def add(store: Store, seed: int = 0, *, base_version: int = 3, run: str = RUN) -> tuple[Parcel, ErrorFeedback]:
     """Encodes and enqueues a delta as the learner does; the residual it left comes along."""
-    kept = store.residual(run)
-    before = kept[1] if kept else ErrorFeedback.start(SIZE)
+    kept = store.unsent(run)
+    before = kept.feedback if kept else ErrorFeedback.start(SIZE)
     encoded = before.encode(delta(seed), "int4")
     update = ClientUpdate(
         node="press-07",
@@ -58,6 +59,10 @@ def add(store: Store, seed: int = 0, *, base_version: int = 3, run: str = RUN) -
     return store.add_update(update, encoded.feedback), encoded.feedback
 
 
+def carried(parcel: Parcel) -> Vector:
+    return decode(unpack(ClientUpdate, parcel.body).payload, SIZE)
+
+
 def receipt(parcel: Parcel, code: RejectionCode | None = None, *, next_sequence: int = 0) -> Receipt:
     return Receipt(
         sequence=parcel.sequence,
@@ -69,9 +74,13 @@ def receipt(parcel: Parcel, code: RejectionCode | None = None, *, next_sequence:
 
 
 def residual(store: Store) -> Vector:
-    kept = store.residual(RUN)
+    return residual_of(store, RUN)
+
+
+def residual_of(store: Store, run: str) -> Vector:
+    kept = store.unsent(run)
     assert kept is not None
-    return kept[1].residual
+    return kept.feedback.residual
 
 
 def sequences(store: Store) -> list[int]:
@@ -98,9 +107,9 @@ def test_a_receipt_takes_its_update_out_and_the_number_is_not_given_again(store:
 
 def test_a_receipt_for_nothing_that_waits_changes_nothing(store: Store) -> None:
     parcel, _ = add(store)
-    other = Parcel(parcel.sequence, "cd" * 32, b"")
+    other = msgspec.structs.replace(parcel, digest="cd" * 32)
     assert not store.settle(receipt(other)), "same number, other content"
-    assert not store.settle(receipt(Parcel(9, parcel.digest, b"")))
+    assert not store.settle(receipt(msgspec.structs.replace(parcel, sequence=9)))
     assert store.settle(receipt(parcel))
     assert not store.settle(receipt(parcel)), "the second copy of a receipt"
     assert store.totals() == Totals(accepted=1)
@@ -122,8 +131,7 @@ def test_what_came_too_late_goes_back_into_the_residual(store: Store, code: Reje
     first, _ = add(store, 1)
     _, after_second = add(store, 2)
     assert store.settle(receipt(first, code))
-    carried = decode(unpack(ClientUpdate, first.body).payload, SIZE)
-    assert np.array_equal(residual(store), after_second.residual + carried)
+    assert np.array_equal(residual(store), after_second.residual + carried(first))
     assert sequences(store) == [2]
     assert store.totals() == Totals(rejected=1)
 
@@ -131,11 +139,11 @@ def test_what_came_too_late_goes_back_into_the_residual(store: Store, code: Reje
 def test_another_run_begins_without_what_the_former_left(store: Store) -> None:
     former, _ = add(store, 1)
     _, feedback = add(store, 2, run="ef" * 8)
-    assert store.residual(RUN) is None
+    assert store.unsent(RUN) is None
     assert store.settle(receipt(former, "stale"))
-    newest = store.residual("ef" * 8)
+    newest = store.unsent("ef" * 8)
     assert newest is not None
-    assert np.array_equal(newest[1].residual, feedback.residual)
+    assert np.array_equal(newest.feedback.residual, feedback.residual)
 
 
 def test_what_was_refused_for_its_content_is_not_sent_again(store: Store) -> None:
@@ -143,6 +151,55 @@ def test_what_was_refused_for_its_content_is_not_sent_again(store: Store) -> Non
     assert store.settle(receipt(parcel, "invalid"))
     assert np.array_equal(residual(store), feedback.residual)
     assert store.totals() == Totals(rejected=1)
+
+
+def test_what_nothing_has_left_of_is_taken_back_and_its_content_is_in_the_residual(store: Store) -> None:
+    gone, _ = add(store, 1)
+    assert store.depart(gone.sequence)
+    first, _ = add(store, 2)
+    second, after_second = add(store, 3, base_version=4)
+    assert store.take_back(RUN) == 2
+    assert sequences(store) == [gone.sequence]
+    np.testing.assert_allclose(residual(store), after_second.residual + carried(first) + carried(second), atol=1e-6)
+    unsent = store.unsent(RUN)
+    assert unsent is not None
+    assert unsent.steps == 20
+    assert not store.depart(first.sequence), "a courier that comes too late is told"
+    again, _ = add(store, 4)
+    assert again.sequence == 4
+    unsent = store.unsent(RUN)
+    assert unsent is not None
+    assert unsent.steps == 0, "it holds them now"
+
+
+def test_taking_back_drops_what_belongs_to_a_run_that_is_over(store: Store) -> None:
+    add(store, 1)
+    store.depart(add(store, 2)[0].sequence)
+    _, feedback = add(store, 3, run="ef" * 8)
+    assert store.take_back("ef" * 8) == 1
+    assert sequences(store) == [2], "what has left waits for its receipt"
+    assert not np.array_equal(residual_of(store, "ef" * 8), feedback.residual)
+
+
+def test_the_steps_that_wait_for_a_version_are_those_nothing_has_left_of(store: Store) -> None:
+    parcel, _ = add(store, 1, base_version=3)
+    add(store, 2, base_version=4)
+    assert (store.steps_waiting(RUN, 3), store.steps_waiting(RUN, 4), store.steps_waiting(RUN, 5)) == (10, 10, 0)
+    store.depart(parcel.sequence)
+    assert store.steps_waiting(RUN, 3) == 0
+
+
+def test_of_very_many_purposes_the_oldest_parameters_are_forgotten(store: Store) -> None:
+    for number in range(20):
+        store.put_vector("global", StoredVector(TASK, RUN, number, delta(), None))
+        store.put_vector(f"local/{number}", StoredVector(TASK, RUN, number, delta(number), None))
+    newest = store.vector("global", TASK)
+    assert newest is not None
+    assert newest.version == 19
+    assert store.vector("local/19", TASK) is not None
+    assert store.vector("local/3", TASK) is None
+    (rows,) = store._transact(lambda db: db.execute("SELECT count(*) FROM vector").fetchone())
+    assert rows == VECTORS_KEPT
 
 
 def test_everything_outlives_the_daemon(tmp_path: Path) -> None:
@@ -164,10 +221,10 @@ def test_everything_outlives_the_daemon(tmp_path: Path) -> None:
     assert (served.version, served.normalisation) == (7, None)
     assert store.vector("global", "another task") is None
     assert store.parcels() == [parcel]
-    newest = store.residual(RUN)
+    newest = store.unsent(RUN)
     assert newest is not None
-    assert newest[0] == 8
-    assert np.array_equal(newest[1].residual, feedback.residual)
+    assert newest.base_version == 8
+    assert np.array_equal(newest.feedback.residual, feedback.residual)
     store.close()
 
 
@@ -206,15 +263,18 @@ ENQUEUE_FOR_EVER = """
 import sys
 from pathlib import Path
 from node_app.store import Store
-from tests.node_app.test_store import add
+from tests.node_app.test_store import RUN, add
 store = Store(Path(sys.argv[1]))
 for version in range(1_000_000):
+    if version % 3:
+        store.depart(version)
+    store.take_back(RUN)
     add(store, version, base_version=version)
     print(version, flush=True)
 """
 
 
-def test_after_kill_9_every_update_lies_there_with_the_residual_it_left(tmp_path: Path) -> None:
+def test_after_kill_9_every_run_is_in_an_update_or_in_the_residual(tmp_path: Path) -> None:
     path = tmp_path / "node.sqlite"
     process = subprocess.Popen([sys.executable, "-c", ENQUEUE_FOR_EVER, str(path)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -227,15 +287,17 @@ def test_after_kill_9_every_update_lies_there_with_the_residual_it_left(tmp_path
     process.stdout.close()
 
     store = Store(path)
-    updates = [unpack(ClientUpdate, parcel.body) for parcel in store.parcels()]
-    assert [update.sequence for update in updates] == list(range(1, len(updates) + 1))
-    assert len(updates) > max(told, default=20), "what was said to be kept is kept"
-    newest = store.residual(RUN)
+    parcels = store.parcels()
+    kept = [parcel.sequence for parcel in parcels]
+    assert kept == sorted(kept)
+    newest = store.unsent(RUN)
     assert newest is not None
-    assert newest[0] == updates[-1].base_version
-    sent = np.sum([decode(update.payload, SIZE) for update in updates], axis=0, dtype=np.float64)
-    wanted = np.sum([delta(seed) for seed in range(len(updates))], axis=0, dtype=np.float64)
-    assert np.allclose(sent + newest[1].residual, wanted, atol=1e-4)
+    assert newest.base_version >= max(told, default=20), "what was said to be kept is kept"
+    sent = np.sum([carried(parcel) for parcel in parcels], axis=0, dtype=np.float64)
+    wanted = np.sum([delta(seed) for seed in range(newest.base_version + 1)], axis=0, dtype=np.float64)
+    assert np.allclose(sent + newest.feedback.residual, wanted, atol=1e-4)
+    steps = sum(unpack(ClientUpdate, parcel.body).num_steps for parcel in parcels)
+    assert 10 * len(parcels) <= steps + newest.steps <= 10 * (newest.base_version + 1)
     store.close()
 
 
@@ -244,22 +306,6 @@ def test_a_second_daemon_is_refused(store: Store) -> None:
         Store(store.path)
     assert "another daemon runs on it" in refused.value.hint
     assert str(store.path) in refused.value.reason
-
-
-@pytest.mark.parametrize("damage", ["not a database", "torn"])
-def test_a_damaged_file_is_named_with_what_to_do(tmp_path: Path, damage: str) -> None:
-    path = tmp_path / "node.sqlite"
-    if damage == "torn":
-        whole = Store(path)
-        whole.put_bundle(TASK, bytes(200_000))
-        whole.close()
-        path.write_bytes(path.read_bytes()[:6000])
-    else:
-        path.write_bytes(b"no database at all" * 500)
-    with pytest.raises(StoreError) as refused:
-        Store(path)
-    assert str(path) in refused.value.reason
-    assert "move it away" in refused.value.hint
 
 
 def test_a_folder_that_may_not_be_written_is_named(tmp_path: Path) -> None:
@@ -274,7 +320,7 @@ def disk_full(store: Store) -> Callable[[bool], None]:
     """Makes SQLite find no room for another page, or room again."""
 
     def switch(full: bool) -> None:  # noqa: FBT001 - on or off
-        store._db.execute(f"PRAGMA max_page_count = {1 if full else 1 << 30}")
+        store._database._db.execute(f"PRAGMA max_page_count = {1 if full else 1 << 30}")
 
     return switch
 
@@ -300,4 +346,4 @@ def test_closed_is_an_error_that_can_be_told(tmp_path: Path) -> None:
     with pytest.raises(StoreError):
         store.totals()
     with pytest.raises(sqlite3.ProgrammingError):
-        store._db.execute("SELECT 1")
+        store._database._db.execute("SELECT 1")
