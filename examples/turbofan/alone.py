@@ -8,11 +8,11 @@ from dataclasses import replace
 from task import TASK as TOGETHER  # type: ignore[import-not-found]
 from task import WearModel
 
-from fieldfold.task.authoring import adam
+from fieldfold.task.authoring import adamw
 
 TASK = replace(
     TOGETHER,
     name="turbofan-alone",
     model=lambda: WearModel(dropout=0.1, hidden_dropout=0.2),
-    optimizer=adam(weight_decay=25.0),
+    optimizer=adamw(weight_decay=25.0, decay_vectors=False),
 )
