@@ -11,7 +11,7 @@ from typing import Any
 import click
 import msgspec
 
-from aggregator.ledger_cli import backup, export, restore, verify
+from aggregator.ledger_cli import backup, export, refold, restore, verify
 from fieldfold import logs
 from fieldfold.cli.figures import number, plain, size
 from fieldfold.control.client import ControlClient
@@ -23,7 +23,7 @@ def aggregator() -> None:
     """The service beside the broker: takes updates, folds them, releases the model."""
 
 
-for each in (verify, backup, restore, export):
+for each in (verify, backup, restore, export, refold):
     aggregator.add_command(each)
 
 

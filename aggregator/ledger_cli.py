@@ -143,8 +143,43 @@ def export(config: Path | None, ledger: Path | None, version: int | None, output
     click.echo(f"{output}: version {number} of {bundle.manifest.name}")
 
 
+@click.command()
+@which_ledger
+@click.option("--without", multiple=True, required=True, metavar="NODE", help="leave this node out; may be repeated")
+@click.option("--from", "from_version", type=int, default=0, help="only behind this version, and not from the start")
+@click.option("-o", "--output", type=_FILE, required=True, help="the new ledger")
+def refold(
+    config: Path | None, ledger: Path | None, without: tuple[str, ...], from_version: int, output: Path
+) -> None:
+    """Fold the log again as if a node had never taken part, into a new ledger.
+
+    The former ledger stays as it is. Put into service with `restore`, the new one is another run of the same task,
+    and every gateway follows it by itself. It needs a ledger that nobody runs on; of a running aggregator take a
+    backup.
+    """
+    from aggregator.federation import draw_run_id
+    from aggregator.history import refold as branching
+    from aggregator.history.replay import present_task
+    from aggregator.ledger.ledger import Ledger
+
+    opened = Ledger.existing(ledger_path(config, ledger))
+    try:
+        total = opened.num_accepted(present_task(opened).digest, 0)
+        with Progress("contributions folded", total, sys.stderr) as progress:
+            branch = branching.refold(
+                opened, output, draw_run_id(), without=without, from_version=from_version, progress=progress
+            )
+    finally:
+        opened.close()
+    click.echo(
+        f"{output}: run {branch.origin.run}, {branch.left_out} contributions left out, {branch.version} versions"
+        f" where run {branch.origin.parent} has {branch.parent_version}"
+    )
+
+
 def _told(finding: Finding) -> str:
     head = f"task {finding.task[:16]}, run {finding.run}"
+    head += "".join(f", a branch of {each.parent} from version {each.version}" for each in finding.origins[-1:])
     if finding.difference is None:
         return (
             f"{head}: versions {finding.from_version} to {finding.to_version} are bit for bit what was released"

@@ -194,7 +194,7 @@ class GlobalModel:
         for decision in ledger.accepted_after(self.task, self.contribution):
             record = self.absorb(decision, ledger)
             if record is not None:
-                self._write(record, ledger)
+                self.write(record, ledger)
             yield record
 
     def absorb(self, decision: Decision, ledger: Ledger) -> VersionRecord | None:
@@ -225,7 +225,12 @@ class GlobalModel:
         self.version, self.released, self.digest = release.version, release.released, release.digest
         return VersionRecord(self.task, self.version, decision.id, release.digest, release.delta, step.weights)
 
-    def _write(self, record: VersionRecord, ledger: Ledger) -> None:
+    def write(self, record: VersionRecord, ledger: Ledger) -> None:
+        """Writes the version that `absorb` gave, and a checkpoint when one is due. Within a transaction.
+
+        Raises:
+            StoreError: when it was written before, and differently.
+        """
         written = ledger.version(self.task, record.version)
         if written is None:
             ledger.put_version(record)

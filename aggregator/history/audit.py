@@ -8,7 +8,7 @@ import msgspec
 
 from aggregator.history.replay import begin, bundle_of, walk
 from aggregator.ledger.ledger import Ledger
-from aggregator.ledger.records import Decision, VersionRecord
+from aggregator.ledger.records import Decision, Origin, VersionRecord
 from aggregator.model import GlobalModel
 from fieldfold.codec import decode
 from fieldfold.errors import FieldfoldError
@@ -32,6 +32,7 @@ class Finding(msgspec.Struct, frozen=True):
         from_version: where it began: 0, or the oldest checkpoint that is kept.
         to_version: the newest version that was compared.
         contributions, versions, checkpoints: how many were compared.
+        origins: of which runs this one is a branch, the oldest first.
         difference: the first one; None when all is as the ledger says.
     """
 
@@ -42,6 +43,7 @@ class Finding(msgspec.Struct, frozen=True):
     contributions: int
     versions: int
     checkpoints: int
+    origins: tuple[Origin, ...] = ()
     difference: Difference | None = None
 
 
@@ -56,7 +58,7 @@ def verify(ledger: Ledger, task: str, progress: Callable[[int], None]) -> Findin
     Raises:
         StoreError: when there is nothing to begin with.
     """
-    model = begin(ledger, bundle_of(ledger, task), ledger.floor(task).version)
+    model = begin(ledger, bundle_of(ledger, task), ledger.floor(task).contribution)
     return _Audit(model, ledger).run(progress)
 
 
@@ -87,6 +89,7 @@ class _Audit:
             contributions=self._contributions,
             versions=self._versions,
             checkpoints=self._compared,
+            origins=tuple(self._ledger.origins(model.task)),
             difference=Difference(model.version, self._place, what) if what else None,
         )
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from aggregator.ledger.ledger import Ledger
-from aggregator.ledger.records import Checkpoint, Decision, VersionRecord
+from aggregator.ledger.records import Checkpoint, Decision, Place, VersionRecord
 from aggregator.model import FoldSettings, GlobalModel
 from fieldfold.codec import decode
 from fieldfold.errors import StoreError
 from fieldfold.params import Vector, digest, from_bytes
 from fieldfold.task.bundle import Bundle
 from fieldfold.wire.messages import ModelDelta, unpack
+
+CHECKPOINT_EVERY = 100
+"""Versions between two checkpoints, should what is folded here be written."""
 
 
 def bundle_of(ledger: Ledger, task: str) -> Bundle:
@@ -39,8 +42,8 @@ def present_task(ledger: Ledger) -> Bundle:
     return bundle_of(ledger, tasks[-1])
 
 
-def begin(ledger: Ledger, bundle: Bundle, version: int) -> GlobalModel:
-    """The model at the newest place, not after `version`, to fold the log from: version 0, or that of a checkpoint.
+def begin(ledger: Ledger, bundle: Bundle, contribution: int) -> GlobalModel:
+    """The model at the newest place, not after `contribution`, to fold the log from: version 0, or a checkpoint's.
 
     Raises:
         StoreError: when there is none, or it does not belong to the ledger.
@@ -49,24 +52,28 @@ def begin(ledger: Ledger, bundle: Bundle, version: int) -> GlobalModel:
     run, stretches = ledger.run(task), ledger.stretches(task)
     if run is None or not stretches:
         raise StoreError(f"{ledger.path}: it holds no model of task {task[:16]}", "restore a backup")
-    model = GlobalModel(bundle, FoldSettings.read(stretches[0], ledger), checkpoint_every=1)
+    model = GlobalModel(bundle, FoldSettings.read(stretches[0], ledger), CHECKPOINT_EVERY)
     model.run = run
-    point = _point(ledger, task, version)
+    point = _point(ledger, task, lambda place: place.contribution <= contribution)
     if point is not None:
         model.go_to(point, ledger)
     return model
 
 
-def _point(ledger: Ledger, task: str, version: int) -> Checkpoint | None:
-    """The checkpoint to begin at; None where it is version 0."""
+def _point(ledger: Ledger, task: str, fits: Callable[[Place], bool]) -> Checkpoint | None:
+    """The newest checkpoint that fits and from which the log is whole; None where it is version 0.
+
+    Raises:
+        StoreError: when there is none.
+    """
     floor = ledger.floor(task)
-    found = [place.version for place in ledger.checkpoints(task) if floor.version <= place.version <= version]
+    found = [each for each in ledger.checkpoints(task) if each.contribution >= floor.contribution and fits(each)]
     if floor.version > 0 and not found:
         raise StoreError(
-            f"{ledger.path}: what leads to version {version} is not kept any more",
-            f"the oldest that can be made again is {floor.version}",
+            f"{ledger.path}: what is needed for that is not kept any more",
+            f"updates and deltas before version {floor.version} were dropped; see [retention]",
         )
-    return ledger.checkpoint(task, found[-1]) if found else None
+    return ledger.checkpoint(task, found[-1].version) if found else None
 
 
 def walk(model: GlobalModel, ledger: Ledger) -> Iterator[tuple[Decision, VersionRecord | None]]:
@@ -92,7 +99,7 @@ def released(ledger: Ledger, bundle: Bundle, version: int) -> Vector:
     task, newest = bundle.digest, ledger.newest_version(bundle.digest)
     if not 0 <= version <= newest:
         raise StoreError(f"{ledger.path}: there is no version {version}", f"the newest is {newest}")
-    point = _point(ledger, task, version)
+    point = _point(ledger, task, lambda place: place.version <= version)
     values = from_bytes(point.released) if point else bundle.initial_parameters()
     for number in range((point.version if point else 0) + 1, version + 1):
         record = ledger.version(task, number)

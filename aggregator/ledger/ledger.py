@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import msgspec
 
 from aggregator.ledger.database import Database
-from aggregator.ledger.records import Checkpoint, Decision, Place, Stretch, TaskRecord, VersionRecord
+from aggregator.ledger.records import Checkpoint, Decision, Origin, Place, Stretch, TaskRecord, VersionRecord
 
 CHECKPOINTS_KEPT = 2
 
@@ -69,6 +69,30 @@ class Ledger(Database):
         row = self._row("SELECT id FROM run WHERE task = ?", (task,))
         return str(row[0]) if row else None
 
+    def put_origin(self, origin: Origin) -> None:
+        """Says of which run a run is a branch."""
+        self._db.execute(
+            "INSERT INTO origin VALUES (?, ?, ?, ?, ?, ?)",
+            (
+                origin.run,
+                origin.task,
+                origin.parent,
+                origin.version,
+                msgspec.json.encode(origin.without).decode(),
+                time.time(),
+            ),
+        )
+
+    def origins(self, task: str) -> list[Origin]:
+        """Where the runs of a task branched off, the oldest first; none for a run that began with version 0."""
+        rows = self._rows(
+            "SELECT run, task, parent, version, without FROM origin WHERE task = ? ORDER BY made_at", (task,)
+        )
+        return [
+            Origin(run, task, parent, version, msgspec.json.decode(without, type=tuple[str, ...]))
+            for run, task, parent, version, without in rows
+        ]
+
     # -- pieces and contributions --------------------------------------------------------------------------------
 
     def put_chunk(self, node: str, digest: bytes, position: int, message: bytes) -> bool:
@@ -113,6 +137,24 @@ class Ledger(Database):
             ),
         )
         return int(cursor.lastrowid or 0)
+
+    def copy_contributions(self, source: Ledger, task: str, start: int, without: Collection[str]) -> None:
+        """Takes over a task's log from another ledger; behind `start` without that of some nodes. Places stay."""
+        for row in source._each("SELECT * FROM contribution WHERE task = ? ORDER BY id", (task,)):
+            if row[0] <= start or row[2] not in without:
+                self._db.execute("INSERT INTO contribution VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)", row)
+
+    def set_base(self, contribution: int, base_version: int, staleness: int) -> None:
+        """Counts the version that an update is against as this ledger's run does."""
+        self._db.execute(
+            "UPDATE contribution SET base_version = ?, staleness = ? WHERE id = ?",
+            (base_version, staleness, contribution),
+        )
+
+    def nodes(self, task: str) -> list[str]:
+        """Who has contributed to a task."""
+        rows = self._rows("SELECT DISTINCT node FROM contribution WHERE task = ? AND accepted ORDER BY node", (task,))
+        return [node for (node,) in rows]
 
     _DECISION = (
         "SELECT task, node, sequence, digest, base_version, num_examples, accepted, size_bytes, code, reason, hint,"
@@ -186,6 +228,10 @@ class Ledger(Database):
             return None
         weights = msgspec.json.decode(row[5], type=dict[str, float])
         return VersionRecord(row[0], row[1], row[2], row[3], row[4], weights)
+
+    def version_places(self, task: str) -> dict[int, int]:
+        """Version -> the last contribution in it, for all versions, in order."""
+        return dict(self._rows("SELECT version, contribution FROM version WHERE task = ? ORDER BY version", (task,)))
 
     def newest_version(self, task: str) -> int:
         """The number of the newest version that is written; -1 before version 0."""

@@ -79,3 +79,13 @@ class Place(msgspec.Struct, frozen=True):
 
     version: int = 0
     contribution: int = 0
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """Where a run branched off: its parent's up to `version`, and then what that would be `without` some nodes."""
+
+    run: str
+    task: str
+    parent: str
+    version: int
+    without: tuple[str, ...]

@@ -118,4 +118,15 @@ CREATE TABLE IF NOT EXISTS compaction (
     version INTEGER NOT NULL,
     contribution INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- Of which run a run is a branch: up to `version` they are the same, behind it the nodes in `without` (JSON) are left
+-- out. The rows of the runs before it stand here too.
+CREATE TABLE IF NOT EXISTS origin (
+    run TEXT PRIMARY KEY,
+    task TEXT NOT NULL,
+    parent TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    without TEXT NOT NULL,
+    made_at REAL NOT NULL
+) STRICT, WITHOUT ROWID;
 """

@@ -1,7 +1,7 @@
 """A bundle's prediction graph with the model's values baked in: a file that any ONNX runtime predicts with, alone.
 
 Inputs of the graph become initializers. That is done on the bytes, without the package onnx: an ONNX file is a
-protobuf message, of which one must know where the graph and its inputs lie and how a tensor is written. In onnx.proto
+protobuf message, of which one must know where graph and inputs lie, and how a tensor is written. In onnx.proto
 ModelProto.graph is field 7, GraphProto.initializer 5 and .input 11, ValueInfoProto.name 1, TensorProto.dims 1,
 .data_type 2, .name 8 and .raw_data 9.
 """
