@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -16,18 +19,19 @@ from tests.node_app.running import Running, joined, says, until
 
 
 def fill(daemon: Daemon) -> None:
-    """The file cannot grow any more, as on a disk without room."""
-    _limit(daemon, 1)
+    """The file cannot grow any more, as on a disk without room, and what is free in it is used up."""
+    database = daemon._store._database
+    with database._lock:
+        database._db.execute("PRAGMA max_page_count = 1")
+        with contextlib.suppress(sqlite3.OperationalError):
+            for number in itertools.count():
+                database._db.execute("INSERT INTO fact VALUES (?, zeroblob(900))", (f"filling {number}",))
 
 
 def make_room(daemon: Daemon) -> None:
-    _limit(daemon, 1 << 30)
-
-
-def _limit(daemon: Daemon, pages: int) -> None:
     database = daemon._store._database
     with database._lock:
-        database._db.execute(f"PRAGMA max_page_count = {pages}")
+        database._db.execute(f"PRAGMA max_page_count = {1 << 30}")
 
 
 @pytest.fixture(autouse=True)

@@ -78,6 +78,7 @@ def test_the_watchdog_is_fed(tmp_path: Path) -> None:
     with NodeProcess(tmp_path, NOBODY, watchdog_s=0.5) as node:
         for _ in range(3):
             node.hears("WATCHDOG=1")
+        assert node.ends() == 0
 
 
 @pytest.mark.usefixtures("knows_the_task")
@@ -106,7 +107,6 @@ def test_a_thread_that_rests_is_alive_and_one_that_works_must_beat() -> None:
 @pytest.mark.usefixtures("knows_the_task")
 def test_a_step_that_takes_minutes_does_not_hold_the_end(tmp_path: Path) -> None:
     with NodeProcess(tmp_path, NOBODY, prelude=NEVER_ENDING_STEP) as node:
-        node.hears("READY=1")
         node.says("data read")
         time.sleep(1.0)
         assert node.ends() == 0
@@ -138,21 +138,29 @@ def test_a_broker_that_takes_nothing_more_does_not_hold_the_end(tmp_path: Path) 
 
 
 @pytest.mark.usefixtures("knows_the_task")
-def test_asked_to_end_at_any_moment_it_ends_and_goes_on_later(tmp_path: Path) -> None:
+@pytest.mark.parametrize("killed", [False, True], ids=["asked to end", "killed"])
+def test_whenever_it_ends_what_it_has_trained_is_there(tmp_path: Path, *, killed: bool) -> None:
     moments = random.Random(7)
     before = 0
     for _ in range(4):
-        with NodeProcess(tmp_path, f'url = "mqtt://127.0.0.1:{free_port()}"') as node:
+        with NodeProcess(
+            tmp_path, f'url = "mqtt://127.0.0.1:{free_port()}"', training="wait_for_version_s = 0"
+        ) as node:
             node.hears("READY=1")
-            time.sleep(moments.uniform(0.0, 1.5))
-            assert node.ends() == 0
+            time.sleep(moments.uniform(0.2, 1.5))
+            if killed:
+                node.kill()
+            else:
+                assert node.ends() == 0
             assert "Traceback" not in node.log
         with closing(Store(tmp_path / "state" / "node.sqlite")) as store:
             assert store.notice == ""
+            assert store.num_waiting() <= 1
             unsent = store.unsent(RUN)
             steps = store.steps_waiting(RUN, 0) + (unsent.steps if unsent else 0)
-            assert steps >= before, "what was trained is there"
+            assert steps >= before
             before = steps
+    assert before > 0
 
 
 def test_a_configuration_that_cannot_work_is_exit_code_2(tmp_path: Path) -> None:
