@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from fieldfold import logs
 from fieldfold.cli.figures import number, plain, size
 from fieldfold.control.client import ControlClient
 from fieldfold.control.protocol import default_socket
+from fieldfold.service import end_on_signals
 
 
 @click.group()
@@ -48,8 +48,7 @@ def run(config_path: Path, log_level: str, log_format: logs.Format) -> None:
     logs.set_up(level=log_level, form=log_format)
     os.umask(0o027)  # what is written is nobody else's to read
     service = Service(load(config_path), config_path.resolve().parent)
-    for each in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(each, lambda *_: service.stop())
+    end_on_signals(service.stop)
     service.run()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import time
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from fieldfold.errors import DataError, StoreError, WireError
 from fieldfold.link.mqtt import MqttLink
 from fieldfold.link.outgoing import Outgoing
 from fieldfold.link.session import Connected, Disconnected, Link, Received, Refused, Will
+from fieldfold.service import Notifier
 from fieldfold.task.bundle import Bundle
 from fieldfold.wire.messages import AggregatorPresence, NodePresence, Statistics, read, write
 from fieldfold.wire.topics import Topics
@@ -100,6 +102,7 @@ class Service:
         self._shown_at, self._shown_state = 0.0, ""
         self._stopping = False
         self._connected_before = False
+        self._notifier = Notifier(os.environ)
         socket = base / config.control_socket if config.control_socket else default_socket("aggregator")
         self._desk = Desk(self._ledger, self._federation, self._tally, self._ask)
         self._control = ControlServer(socket, self.status, self._desk.commands)
@@ -117,7 +120,9 @@ class Service:
                 self._no_scores(find_fault(self._federation.bundle, self._config.evaluation, self._base))
             self._link.start()
             log.info("aggregator of %s is up, %s", self._config.federation, self._state())
+            self._notifier.ready()
             while not self._stopping:
+                self._notifier.alive()
                 batch = self._next_batch()
                 with self._ledger.turn:
                     self._work(batch)
@@ -132,6 +137,7 @@ class Service:
         self._inbox.put(None)
 
     def _close(self) -> None:
+        self._notifier.stopping()
         self._control.stop()
         self._desk.stop()
         if self._evaluator:

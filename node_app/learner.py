@@ -276,10 +276,10 @@ class Learner:
             return False
         self._show(state="reading data", detail="")
         bench.read_again()
+        self._on_statistics(bench.sums)
         self.report = bench.report
         log.info("the data has changed and was read again: %s", _windows(bench.report))
         give_back()
-        self._on_statistics(bench.sums)
         return True
 
     def _adopt(self, bench: Bench, model: Model) -> None:

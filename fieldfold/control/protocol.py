@@ -35,7 +35,9 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def default_socket(program: Literal["node", "aggregator"]) -> Path:
-    """/run/fieldfold for root, else the user's runtime folder."""
+    """/run/fieldfold for root, a systemd unit's runtime folder where there is one, else the user's."""
+    if given := os.environ.get("RUNTIME_DIRECTORY", ""):
+        return Path(given.partition(":")[0]) / f"{program}.sock"
     if os.geteuid() == 0:
         return Path("/run/fieldfold") / f"{program}.sock"
     return Path(platformdirs.user_runtime_dir("fieldfold")) / f"{program}.sock"
