@@ -102,7 +102,7 @@ def test_zeros_cost_six_bytes_at_most(name: str, size: int) -> None:
     assert not decode(payload, size).any()
 
 
-@pytest.mark.parametrize("name", set(PROFILES) - {"unbiased"})
+@pytest.mark.parametrize("name", [name for name in PROFILES if name != "unbiased"])
 def test_a_single_parameter_survives(name: str) -> None:
     delta = as_vector([-0.25])
     decoded = decode(encode(delta, name), 1)
