@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import zstandard
 
-from fieldfold.codec import ErrorFeedback, decode, encode
+from benchmarks.learning.downlink import Broadcast, exact, quantised
+from fieldfold.codec import ErrorFeedback, Profile, decode, encode
 from fieldfold.params import Vector
 
 Send: TypeAlias = Callable[[int, Vector], tuple[int, Vector]]
 """Node and delta (n,) to the bytes sent and what arrives (n,)."""
-
-CONTROL = "float32, other batches"
-"""The same as float32, for whoever runs it with other batches to see the noise."""
 
 _TOP_SHARE = 0.01
 
@@ -25,7 +23,7 @@ def float32() -> Send:
     return lambda _node, delta: (delta.nbytes, delta)
 
 
-def profile(name: str) -> Send:
+def profile(name: str | Profile) -> Send:
     """A profile of ours with error feedback, one residual a node."""
     residuals: dict[int, ErrorFeedback] = {}
 
@@ -118,16 +116,34 @@ def eden(seed: int) -> Send:
     return send
 
 
-def methods(sizes: list[int], seed: int) -> Mapping[str, Send]:
+class Method(NamedTuple):
+    """What goes which way, and how far the run is followed.
+
+    Attributes:
+        send: the uplink.
+        broadcast: the downlink.
+        batches: as `learn` takes it.
+        only_to_target: for what is compared by its bytes to the target alone.
+    """
+
+    send: Send
+    broadcast: Broadcast = exact
+    batches: int = 0
+    only_to_target: bool = False
+
+
+def methods(sizes: list[int], seed: int) -> Mapping[str, Method]:
     """Every method anew, for one run of a model whose tensors have `sizes`."""
     return {
-        "float32": float32(),
-        CONTROL: float32(),
-        "balanced": profile("balanced"),
-        "frugal": profile("frugal"),
-        "int8": rounded("int8"),
-        "int4": rounded("int4"),
-        "top 1 % + feedback": top_one_per_cent(),
-        "sign + feedback": sign(sizes),
-        "EDEN 1 bit": eden(seed),
+        "float32": Method(float32()),
+        "float32, other batches": Method(float32(), batches=1),
+        "balanced": Method(profile("balanced")),
+        "frugal": Method(profile("frugal")),
+        "balanced, both ways": Method(profile("balanced"), quantised("balanced")),
+        "frugal, both ways": Method(profile("frugal"), quantised("balanced")),
+        "int8": Method(rounded("int8"), only_to_target=True),
+        "int4": Method(rounded("int4"), only_to_target=True),
+        "top 1 % + feedback": Method(top_one_per_cent(), only_to_target=True),
+        "sign + feedback": Method(sign(sizes), only_to_target=True),
+        "EDEN 1 bit": Method(eden(seed), only_to_target=True),
     }
