@@ -41,9 +41,9 @@ def cnn(channels: int = 32, hidden: int = 72) -> nn.Module:
 
 
 class Transformer(nn.Module):
-    """30 cycles of 14 sensors to three stages of wear: patches of 3 cycles, two encoder layers; 40,611 parameters."""
+    """30 cycles of 14 sensors to three stages of wear: patches of 3 cycles, two encoder layers; 18,883 parameters."""
 
-    def __init__(self, width: int = 48) -> None:
+    def __init__(self, width: int = 32) -> None:
         super().__init__()
         self.embed = nn.Linear(_PATCH * _SENSORS, width)
         self.places = nn.Parameter(torch.randn(WINDOW_CYCLES // _PATCH, width) * 0.1)
@@ -105,7 +105,7 @@ TRAININGS: Mapping[str, Training] = {
     "mlp": Training(mlp, "sgd", 0.1, 50, 1500),
     "lenet": Training(lenet, "sgd", 0.05, 33, 1000),
     "cnn": Training(cnn, "adam", 1e-3, 33, 1000),
-    "transformer": Training(Transformer, "adam", 1e-3, 33, 1000),
+    "transformer": Training(Transformer, "adam", 2e-3, 33, 1000),
 }
 
 WIDE: Mapping[str, Training] = {
