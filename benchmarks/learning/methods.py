@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeAlias
 
@@ -23,7 +24,7 @@ def float32() -> Send:
     return lambda _node, delta: (delta.nbytes, delta)
 
 
-def profile(name: str | Profile) -> Send:
+def profile(name: str) -> Send:
     """A profile of ours with error feedback, one residual a node."""
     residuals: dict[int, ErrorFeedback] = {}
 
@@ -32,6 +33,18 @@ def profile(name: str | Profile) -> Send:
         encoded = feedback.encode(delta, name)
         residuals[node] = encoded.feedback
         return len(encoded.payload), encoded.decoded
+
+    return send
+
+
+def unbiased(error_target: float, seed: int) -> Send:
+    """Rounding at random to steps that make the error so large, without feedback; a draw of its own each update."""
+    chosen = Profile("unbiased", "stochastic", error_target=error_target)
+    draws = itertools.count(seed << 32)
+
+    def send(_node: int, delta: Vector) -> tuple[int, Vector]:
+        payload = encode(delta, chosen, seed=next(draws))
+        return len(payload), decode(payload, delta.size)
 
     return send
 
@@ -141,6 +154,10 @@ def methods(sizes: list[int], seed: int) -> Mapping[str, Method]:
         "frugal": Method(profile("frugal")),
         "balanced, both ways": Method(profile("balanced"), quantised("balanced")),
         "frugal, both ways": Method(profile("frugal"), quantised("balanced")),
+        "unbiased, error 6": Method(unbiased(6, seed)),
+        "unbiased, error 20": Method(unbiased(20, seed)),
+        "unbiased 6, both ways": Method(unbiased(6, seed), quantised("balanced")),
+        "unbiased 20, both ways": Method(unbiased(20, seed), quantised("balanced")),
         "int8": Method(rounded("int8"), only_to_target=True),
         "int4": Method(rounded("int4"), only_to_target=True),
         "top 1 % + feedback": Method(top_one_per_cent(), only_to_target=True),
