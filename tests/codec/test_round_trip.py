@@ -184,7 +184,7 @@ def test_an_unknown_profile_is_refused_and_the_known_ones_are_named() -> None:
         ("dead_zone", 0, 1),
         ("uniform", 7, 0.5),
         ("float32", 1, 0),
-        ("stochastic", 0, 11),
+        ("stochastic", 0, 31),
         ("stochastic", 0, 0),
     ],
 )
