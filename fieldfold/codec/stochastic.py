@@ -19,6 +19,10 @@ from fieldfold.params import Vector
 
 _OCTAVES = 40  # an element that small is rounded up so seldom that a billion of them do not matter to the error
 _SMALLEST_STEP_OF_PEAK = 2.0**-22
+_FEWEST_LEVELS = 16
+_LARGEST_LEVEL = 64
+"""So many are not zero on average, or all down to a 64th of the largest: a delta of few parameters, or with one that
+outweighs the others, is not left to chance to save a few bytes."""
 _FINER_BITS = 8
 _FINER = 1 << _FINER_BITS
 _LOW_BYTE = 0 if sys.byteorder == "little" else 3
@@ -27,6 +31,8 @@ _DRAW_BITS = 53
 
 def stochastic(delta: Vector, peak: float, error_target: float, seed: int) -> Quantised:
     """Quantises `delta` (n,) with the largest step whose expected `||d - d'||^2` is `error_target * ||d||^2`.
+
+    The step is smaller where fewer than 16 levels would be other than 0.
 
     Args:
         delta: what to send.
@@ -60,8 +66,13 @@ def _chosen_step(delta: Vector, peak: float, error_target: float) -> float:
     magnitudes, counts = magnitude_histogram(delta, peak, _OCTAVES)
     energy = float(counts @ magnitudes**2)
 
+    fewest = min(_FEWEST_LEVELS, float(counts.sum()))
+
     def holds(step: float) -> bool:
-        rest = np.modf(magnitudes / step)[0]
+        scaled = magnitudes / step
+        rest = np.modf(scaled)[0]
+        if step > peak / _LARGEST_LEVEL and counts @ np.minimum(scaled, 1) < fewest:
+            return False
         return float(counts @ (rest * (1 - rest))) * step * step <= error_target * energy
 
     # A step beyond the peak has the error step * sum |x| - ||x||^2, and ||x||^2 is at most peak * sum |x|.
