@@ -22,7 +22,7 @@ ENGINES = {"gateway-01": (3, 5, 8, 13), "gateway-02": (21, 34, 55, 89)}
 STEPS_PER_S = 400.0
 VERSIONS = 300
 EVERY_UPDATE_A_VERSION = '[fold]\nmethod = "fedbuff"\nbuffer_size = 1\nserver_learning_rate = 0.2\n'
-RELEASE = '[release]\nprofile = "balanced"\nsnapshot_every = 30\n'
+RELEASE = '[release]\nprofile = "compensated"\nsnapshot_every = 30\n'
 
 
 class FleetOnABadLink(LoopFleet):
