@@ -249,7 +249,8 @@ class Store:
         def work(db: sqlite3.Connection) -> bool:
             _raise_sequence(db, receipt.next_sequence)
             row = db.execute(
-                "SELECT body, carried FROM outbox WHERE sequence = ? AND digest = ?", (receipt.sequence, receipt.update)
+                "SELECT body, carried FROM outbox WHERE sequence = ? AND digest = ?",
+                (receipt.sequence, receipt.update),
             ).fetchone()
             if row is None:
                 return False

@@ -22,7 +22,15 @@ def bits_a_parameter(delta: Vector, profile: str | Profile) -> float:
 
 @pytest.mark.parametrize(
     ("profile", "at_most"),
-    [("lossless", 29), ("float16", 16), ("int8", 5), ("int4", 1.2), ("compensated", 0.35), ("balanced", 0.33), ("frugal", 0.17)],
+    [
+        ("lossless", 29),
+        ("float16", 16),
+        ("int8", 5),
+        ("int4", 1.2),
+        ("compensated", 0.35),
+        ("balanced", 0.33),
+        ("frugal", 0.17),
+    ],
 )
 def test_what_each_profile_costs(profile: str, at_most: float) -> None:
     assert bits_a_parameter(heavy_tailed(100_000), profile) < at_most
