@@ -17,12 +17,35 @@ MAX_SOCKET_PATH_BYTES = 107
 
 
 class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a client asks: `status` once, `watch` one every `every_s` seconds, or a `command` with arguments."""
+    """What a client asks.
 
-    ask: Literal["status", "watch", "command"]
+    Attributes:
+        ask: `status` once, `watch` one every `every_s` seconds, a `view` or a `command` by its name with arguments,
+            or `attach`, which says what this connection may do.
+        read_only: given with `attach`, this connection is refused every command from then on.
+    """
+
+    ask: Literal["status", "watch", "attach", "view", "command"]
+    view: str = ""
     command: str = ""
     arguments: dict[str, Any] = {}
     every_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 1.0
+    read_only: bool = False
+
+
+class Rights(msgspec.Struct, frozen=True):
+    """The answer to `attach`.
+
+    Attributes:
+        may_command: whether a command on this connection would be carried out.
+        why_not: in words, where it would not.
+        views, commands: the names known here.
+    """
+
+    may_command: bool
+    why_not: str
+    views: tuple[str, ...]
+    commands: tuple[str, ...]
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
