@@ -31,7 +31,7 @@ class ControlClient:
         except OSError:
             self._socket.close()
             raise ControlError(
-                f"{path}: no daemon answers there", "is it running? give --socket if it listens elsewhere"
+                f"{path}: no daemon answers there", "start it, or give --socket if it listens elsewhere"
             ) from None
         self._lines = self._socket.makefile("rb")
 

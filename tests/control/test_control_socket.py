@@ -217,7 +217,7 @@ def test_another_user_may_look_but_not_command(
 
 
 def test_nobody_there(tmp_path: Path) -> None:
-    with pytest.raises(ControlError, match="no daemon answers there; is it running"):
+    with pytest.raises(ControlError, match="no daemon answers there; start it, or give --socket"):
         ControlClient(tmp_path / "none.sock")
 
 
