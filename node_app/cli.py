@@ -112,7 +112,7 @@ def _command(socket: Path | None, name: str) -> None:
 
 
 def _open_screens(socket: Path, theme: str | None, glyphs: Glyphs | None, *, read_only: bool) -> None:
-    """Refuses in one line where there is no daemon, no terminal, or no textual; afterwards all three may come and go."""
+    """Refuses in one line where there is no daemon, no terminal or no textual; later the daemon may come and go."""
     with ControlClient(socket) as client:
         client.attach(read_only=True)
     if not (sys.stdin.isatty() and sys.stdout.isatty()):

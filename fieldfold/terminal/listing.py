@@ -42,7 +42,7 @@ class Listing(Vertical):
     """
 
     DEFAULT_CSS: ClassVar[str] = """
-    Listing { height: 1fr; }
+    Listing { height: 1fr; border-top: solid $panel; }
     Listing .heading { height: 1; padding: 0 1; text-style: bold; color: $primary; }
     Listing Items { height: 1fr; border: none; padding: 0; background: $background; scrollbar-size-vertical: 1; }
     Listing Items:focus { border: none; }
@@ -58,6 +58,7 @@ class Listing(Vertical):
         self.follows = follow
         self._snapshot: Any = None
         self._shown: tuple[Line, ...] = ()
+        self._drawn: tuple[tuple[Line, ...], str] | None = None
         self._filter = ""
 
     def compose(self) -> ComposeResult:
@@ -82,8 +83,9 @@ class Listing(Vertical):
             return
         sought = self._filter.lower()
         rows = tuple(row for row in self._rows(snapshot, width) if sought in text(row).lower())
-        if rows == self._shown and self._items.option_count:
+        if (rows, sought) == self._drawn:
             return
+        self._drawn = (rows, sought)
         self.query_one(".heading", Static).update(self._heading(width))
         place = self._items.highlighted
         fresh = rows[len(self._shown) :]

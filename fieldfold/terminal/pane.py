@@ -48,8 +48,6 @@ class Pane(Static):
     DEFAULT_CSS: ClassVar[str] = """
     Pane { height: 1fr; padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis; }
     Pane.titled { border-top: solid $panel; border-title-color: $primary; border-title-style: bold; }
-    .-ascii Pane { text-overflow: clip; }
-    .-ascii Pane.titled { border-top: ascii $panel; }
     """
 
     def __init__(self, view: View, title: str = "", *, id: str | None = None) -> None:  # noqa: A002 - textual's name

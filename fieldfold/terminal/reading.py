@@ -18,7 +18,6 @@ _CSS = """
     border: solid $primary; border-title-style: bold; padding: 0 1;
 }}
 {name} Static {{ height: auto; }}
-.-ascii {name} > VerticalScroll {{ border: ascii $primary; }}
 """
 
 

@@ -39,6 +39,14 @@ LIGHT: Final = Theme(
 NAMES: Final = {"dark": "dark", "light": "light", "16": "ansi-dark"}
 """What a person says -> the theme's name."""
 
+ASCII_CSS: Final = """
+.-ascii Pane { text-overflow: clip; }
+.-ascii Pane.titled, .-ascii Listing { border-top: ascii $panel; }
+.-ascii Items { scrollbar-size-vertical: 0; }
+.-ascii Reading > VerticalScroll, .-ascii Question > VerticalScroll { border: ascii $primary; }
+"""
+"""For an app with the class -ascii."""
+
 
 def register(app: App[None]) -> None:
     """Leaves exactly the themes that were drawn for these screens, and that of the terminal's own colours."""

@@ -43,11 +43,14 @@ def shown(snapshot: Snapshot, width: int, height: int) -> Words:
     if not found:
         return (line(("nothing", "good")),) if snapshot.status else ()
     lines: list[Line] = []
-    for number, alert in enumerate(found):
+    begins: list[int] = []
+    for alert in found:
         mark: Piece = ("! ", "bad" if alert.urgent else "warn")
         body = wrapped(alert.words, width - 6)
-        if len(lines) + len(body) > max(1, height) and number:
-            return (*lines[: height - 1], line((f"  and {len(found) - number} more", "warn")))
+        if lines and len(lines) + len(body) > height:
+            left = len(found) - sum(at < height - 1 for at in begins)
+            return (*lines[: height - 1], line((f"  and {left} more", "warn")))
+        begins.append(len(lines))
         for index, each in enumerate(body):
             key: Piece = (f"   {alert.key}", "key") if index == 0 else ("", "")
             lines.append(line(mark if index == 0 else "  ", each.ljust(width - 6), key))

@@ -58,10 +58,14 @@ class NodeApp(App[None]):
         socket: of the daemon; it may come and go.
         read_only: gives up commands, at the daemon.
         theme: one of themes.NAMES.
+
+    Attributes:
+        snapshot: the newest picture.
+        heard: how many there were.
     """
 
     TITLE = "fieldfold"
-    ENABLE_COMMAND_PALETTE = True
+    CSS = themes.ASCII_CSS
     SCREENS: ClassVar[dict[str, Callable[[], Screen[None]]]] = {
         "overview": Overview,
         "data": Data,
@@ -96,6 +100,7 @@ class NodeApp(App[None]):
         themes.register(self)
         self.theme = themes.NAMES[theme]
         self._glyphs = glyphs
+        self.heard = 0
         self.snapshot = Snapshot(glyphs=glyphs)
         self.attachment = Attachment(
             socket,
@@ -120,6 +125,7 @@ class NodeApp(App[None]):
 
     def on_told(self, message: Told) -> None:
         """Shows the newest picture on the screen that is open."""
+        self.heard += 1
         self.snapshot = msgspec.structs.replace(message.snapshot, glyphs=self._glyphs)
         if (room := self.room) is not None:
             room.show(self.snapshot)

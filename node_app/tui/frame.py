@@ -20,6 +20,7 @@ ROOMS: Final = {
 }
 """Screen -> its key and its name."""
 NARROW: Final = 60
+LEAST_LEFT: Final = 12
 KEYS: Final = """\
 o d t m n l    Overview, Data, Training, Model, Network, Log
 tab, right     the next screen; shift+tab, left or h: the one before
@@ -67,9 +68,12 @@ def header(snapshot: Snapshot, room: str, width: int) -> Words:
         right += [(version_words(status), ""), link_words(status)]
     if snapshot.rights.why_not and not snapshot.lost:
         right.append(("read-only", "dim"))
+    while len(right) > 1 and sum(len(words) + 3 for words, _ in right) - 3 > width:
+        right.pop()
     right_width = sum(len(words) for words, _ in right) + 3 * (len(right) - 1)
     name = foreign(status.node) if status else "no node"
-    left = fit(f"fieldfold  {name}  {ROOMS[room][1]}", max(0, width - right_width - 2))
+    room_width = max(0, width - right_width - 2)
+    left = fit(f"fieldfold  {name}  {ROOMS[room][1]}", room_width) if room_width >= LEAST_LEFT else ""
     gap = " " * max(1, width - len(left) - right_width)
     pieces: list[str | Piece] = [left, gap]
     for position, piece in enumerate(right):
@@ -93,7 +97,7 @@ def keys(snapshot: Snapshot, room: str, width: int, *, has_list: bool) -> Words:
         possible.append(("/", "Find"))
     possible += [("?", "Help"), ("q", "Quit")]
     while sum(len(key) + len(words) + 3 for key, words in possible) > width + 2 and len(possible) > 1:
-        possible.pop(-1 if possible[-1][0] == "q" and width >= NARROW else -3)
+        possible.pop(-1 if possible[-1][0] == "q" else -2)
     pieces: list[str | Piece] = []
     for position, (key, words) in enumerate(possible):
         pieces += ["  " if position else "", (key, "key"), f" {words}"]
@@ -105,7 +109,9 @@ def brief(snapshot: Snapshot, width: int, height: int) -> Words:
     status = snapshot.status
     lines = []
     if status is not None:
-        lines.append(line(("last heard: " if snapshot.lost else ""), version_words(status), "  ", link_words(status)))
+        rights = "" if snapshot.lost or snapshot.rights.may_command else "  read-only"
+        heard = "last heard: " if snapshot.lost else ""
+        lines.append(line(heard, version_words(status), "  ", link_words(status), rights))
         lines.append(line(f"{foreign(status.metric)} {number(status.global_score)}  loss {number(status.loss)}"))
     for alert in alerts(snapshot)[:1]:
         lines.extend(line(each) for each in wrapped(f"! {alert.words}", width, "  "))

@@ -18,7 +18,7 @@ class Log(NodeRoom):
     CSS_PATH = "log.tcss"
     WANTS: ClassVar[frozenset[str]] = frozenset({"log"})
     ABOUT = """\
-The newest 1000 lines since the daemon started; the whole log is the service manager's: journalctl -u fieldfold-node. \
+The newest 1000 lines since the daemon started; the service manager has them all: journalctl -u fieldfold-node. \
 The newest line stays in sight until you move up; f goes back to it. Enter shows a long line whole."""
 
     def body(self) -> ComposeResult:

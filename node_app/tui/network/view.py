@@ -11,7 +11,7 @@ from node_app.tui.frame import link_words
 from node_app.tui.overview.view import host_of
 from node_app.tui.snapshot import Snapshot
 
-_WIDTHS = (-7, -9, -9, 16)
+_WIDTHS = (-7, -9, -9, 18)
 """Number, base version, size, age."""
 
 
@@ -47,7 +47,7 @@ def traffic(snapshot: Snapshot, width: int, height: int) -> Words:  # noqa: ARG0
 
 def heading(width: int) -> str:  # noqa: ARG001 - a heading's signature
     """Above the outbox."""
-    return columns(("update", "trained on", "bytes", "made"), (-7, -9, -9, 16)) + " on its way"
+    return columns(("update", "trained on", "bytes", "made"), (-7, -9, -9, 18)) + " on its way"
 
 
 def outbox(snapshot: Snapshot, width: int) -> Sequence[Line]:  # noqa: ARG001 - a list's signature

@@ -24,9 +24,7 @@ def model(snapshot: Snapshot, width: int, height: int) -> Words:  # noqa: ARG001
         for version in (status.newest_version or status.version, status.version, status.served_version)
     )
     lines = [
-        line(
-            "here ", (version_words(status), "strong"), f"   global v{status.newest_version or status.version or 0}"
-        ),
+        line(f"global {newest}   here ", (held, "strong")),
         line(f"{foreign(status.metric)} on own validation data"),
         line("  global   ", (number(status.global_score).ljust(7), "strong"), f" {scores}"),
         line("  served   ", (number(status.served_score).ljust(7), "strong"), f" {served}"),
@@ -46,20 +44,21 @@ def training(snapshot: Snapshot, width: int, height: int) -> Words:  # noqa: ARG
     lines = [line("loss ", (number(status.loss).ljust(8), "strong"), losses)]
     if status.steps:
         lines.append(line(f"step {status.step} of {status.steps}{pace}"))
-    lines.append(line(next_update(status)))
+    if words := next_update(status):
+        lines.append(line(words))
     if status.runtime:
         lines.append(line(f"{status.runtime} on {status.device}: {foreign(status.runtime_reason)}"))
     return (*lines, load(snapshot, status))
 
 
 def next_update(status: NodeStatus) -> str:
-    """When this gateway sends again, as far as it depends on itself."""
+    """When this gateway sends again, as far as that depends on itself; else empty."""
     if status.state == "learning" and status.steps_per_s and status.steps:
         left_s = max(0, status.steps - status.step) / status.steps_per_s
         return f"next update in {duration(left_s)}"
     if status.next_run_s is not None:
         return f"next run within {duration(status.next_run_s)}"
-    return foreign(status.state)
+    return ""
 
 
 def load(snapshot: Snapshot, status: NodeStatus) -> Line:
@@ -96,16 +95,12 @@ def link(snapshot: Snapshot, width: int, height: int) -> Words:  # noqa: ARG001
     status = snapshot.status
     if status is None:
         return ()
-    trip = "" if status.round_trip_s is None else f"   {1000 * status.round_trip_s:.0f} ms"
+    trip = "" if status.round_trip_s is None or not status.connected else f"   {1000 * status.round_trip_s:.0f} ms"
     up = f"up {duration(status.link_up_s)}" if status.link_up_s is not None else foreign(status.link)
     plain = status.float32_up + status.float32_down
     return (
         line(foreign(host_of(status.broker)), trip),
-        line(
-            up,
-            f"   {counted(status.reconnects, 'reconnect')}" if status.reconnects else "",
-            f"   {foreign(status.link)}",
-        ),
+        line(up, f"   {counted(status.reconnects, 'reconnect')}" if status.reconnects else ""),
         line(f"{size(status.bytes_up)} up   {size(status.bytes_down)} down"),
         line(f"float32 would be {size(plain)}" if plain else "no model sent or received yet"),
         line((f"since its start {duration(status.uptime_s)} ago", "dim")),

@@ -20,7 +20,9 @@ def present(snapshot: Snapshot, width: int, height: int) -> Words:  # noqa: ARG0
     status = snapshot.status
     if status is None:
         return ()
-    lines = [line(("state ", "dim"), foreign(status.state)), line(next_update(status))]
+    lines = [line((foreign(status.state), "strong"))]
+    if words := next_update(status):
+        lines.append(line(words))
     if status.steps:
         done = status.step / status.steps
         lines.append(line(f"{bar(done, min(20, width - 20), snapshot.glyphs)} step {status.step} of {status.steps}"))

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 from textual.pilot import Pilot
+from textual.screen import Screen
 
 from fieldfold.control.recent import Recent, Slice
 from fieldfold.control.server import ControlServer
@@ -174,6 +175,30 @@ class Screens:
         await self._pilot.resize_terminal(columns, rows)
         await self._pilot.pause()
 
+    async def pass_by(self, looks: int) -> None:
+        """Lets so many snapshots arrive."""
+        until = self.app.heard + looks
+        deadline = time.monotonic() + PATIENCE_S
+        while self.app.heard < until:
+            assert time.monotonic() < deadline, "the daemon says nothing"
+            await self._pilot.pause(0.02)
+
+    async def settled(self) -> str:
+        """What stands there once the daemon has been heard twice more."""
+        await self.pass_by(2)
+        return self.text
+
+    @property
+    def shown(self) -> Screen[Any]:
+        """The screen in front, a question or a text to read among them."""
+        return self.app.screen
+
+    @property
+    def room(self) -> str:
+        """The screen that is open."""
+        assert self.app.room is not None
+        return self.app.room.ROOM
+
     @property
     def text(self) -> str:
         """What stands on the screen, as somebody reads it."""
@@ -201,7 +226,7 @@ class Screens:
 async def attached(path: Path, size: tuple[int, int] = (80, 24), **settings: Any) -> AsyncIterator[Screens]:
     """The app in a terminal of `size`, attached to whatever answers at `path`."""
     app = NodeApp(path, every_s=0.05, clock=lambda: AT, **settings)
-    async with app.run_test(size=size) as pilot:
+    async with app.run_test(size=size, notifications=True) as pilot:
         yield Screens(app, pilot)
 
 
