@@ -14,7 +14,7 @@ import msgspec
 from fieldfold import logs
 from fieldfold.cli.figures import number, plain, size
 from fieldfold.control.client import ControlClient
-from fieldfold.control.protocol import default_socket
+from fieldfold.control.protocol import running_socket
 from fieldfold.errors import ConfigError
 from fieldfold.service import end_on_signals, leave
 from fieldfold.terminal.glyphs import Glyphs
@@ -36,7 +36,7 @@ def node(
     Without a subcommand, the screens of the daemon that runs here; leaving them changes nothing.
     """
     if context.invoked_subcommand is None:
-        _open_screens(socket or default_socket("node"), theme, glyphs, read_only=read_only)
+        _open_screens(socket or running_socket("node"), theme, glyphs, read_only=read_only)
     elif socket is not None or read_only or theme or glyphs:
         raise click.UsageError(f"these options are for the screens; give them after {context.invoked_subcommand}")
 
@@ -81,7 +81,7 @@ def status(socket: Path | None, every_s: float, *, as_json: bool, watch: bool) -
     On a terminal --watch writes over what it wrote before; in a pipe it never writes an escape code.
     """
     said = ""
-    with ControlClient(socket or default_socket("node")) as client, contextlib.suppress(KeyboardInterrupt):
+    with ControlClient(socket or running_socket("node")) as client, contextlib.suppress(KeyboardInterrupt):
         for answer in client.watch(every_s) if watch else (client.status(),):
             text = msgspec.json.encode(answer).decode() if as_json else "\n".join(lines(answer))
             in_place = watch and not as_json and sys.stdout.isatty()
@@ -107,7 +107,7 @@ def resume(socket: Path | None) -> None:
 
 
 def _command(socket: Path | None, name: str) -> None:
-    with ControlClient(socket or default_socket("node")) as client:
+    with ControlClient(socket or running_socket("node")) as client:
         sys.stdout.write(f"{client.command(name)}\n")
 
 

@@ -20,7 +20,7 @@ def number(value: float | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time as a person says it, in whole units and without what would change while he reads: `2 min`, `3 h 5 min`."""
+    """A time in whole units, without what would change while it is read: `2 min`, `3 h 5 min`, `14 days`."""
     minutes = int(seconds // 60)
     if minutes < 1:
         return "under a minute"

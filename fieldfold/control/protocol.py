@@ -66,6 +66,15 @@ def default_socket(program: Literal["node", "aggregator"]) -> Path:
     return Path(platformdirs.user_runtime_dir("fieldfold")) / f"{program}.sock"
 
 
+def running_socket(program: Literal["node", "aggregator"]) -> Path:
+    """Where a client looks: the default place, or the system's where only that has a socket."""
+    mine, system = default_socket(program), Path("/run/fieldfold") / f"{program}.sock"
+    try:
+        return system if not mine.exists() and system.exists() else mine
+    except OSError:
+        return mine
+
+
 def check_socket_path(path: Path) -> Path:
     """`path` itself when the kernel takes it as a Unix socket's address.
 

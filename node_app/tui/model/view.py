@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from fieldfold.cli.figures import number
 from fieldfold.terminal.glyphs import curve
-from fieldfold.terminal.words import Line, Words, columns, foreign, line
+from fieldfold.terminal.words import Line, Words, columns, counted, foreign, line
 from node_app.tui.frame import version_words
 from node_app.tui.snapshot import Snapshot
 
@@ -36,7 +36,7 @@ def scores(snapshot: Snapshot, width: int, height: int) -> Words:
     known = [each.score for each in snapshot.adoptions if each.score is not None]
     if not known:
         return (line(("no version was evaluated yet", "dim")),) if snapshot.status else ()
-    span = f"{number(known[-1])} now, {number(min(known))} to {number(max(known))} in {len(known)} versions"
+    span = f"{counted(len(known), 'version')}: {number(known[-1])} now ({number(min(known))} to {number(max(known))})"
     return (*(line(row) for row in curve(known, width, max(1, height - 1), snapshot.glyphs)), line(span))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from fieldfold.cli.figures import number, size
 from fieldfold.terminal.glyphs import bar, curve
-from fieldfold.terminal.words import Line, Words, columns, foreign, line, wrapped
+from fieldfold.terminal.words import Line, Words, columns, counted, foreign, line, wrapped
 from node_app.tui.overview.view import load, next_update
 from node_app.tui.snapshot import Snapshot
 
@@ -42,8 +42,9 @@ def losses(snapshot: Snapshot, width: int, height: int) -> Words:
         return (line(("the first run is not done yet", "dim")),) if snapshot.status else ()
     known = [each.loss for each in snapshot.runs]
     newest = snapshot.runs[-1]
-    span = f"{number(known[-1])} now, {number(min(known))} to {number(max(known))} in {len(known)} runs"
-    took = f"last: {newest.num_steps} steps, {newest.seconds:.1f} s, {size(newest.size_bytes)}"
+    span = f"{number(known[-1])} now ({number(min(known))} to {number(max(known))})"
+    last = f"last {newest.num_steps} steps, {newest.seconds:.1f} s, {size(newest.size_bytes)}"
+    took = f"{counted(len(known), 'run')}; {last}"
     return (*(line(row) for row in curve(known, width, max(1, height - 2), snapshot.glyphs)), line(span), line(took))
 
 

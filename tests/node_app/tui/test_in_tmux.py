@@ -70,7 +70,7 @@ def test_a_day_of_an_operator(fleet: LoopFleet, tmp_path: Path) -> None:
         tmux.press("d")
         tmux.reads("windows:", "remaining life")
         tmux.press("t")
-        tmux.reads("decision", "accepted", " runs")
+        tmux.reads("decision", "accepted", "runs; last")
 
         fleet.kill(NODE)
         assert "accepted" in tmux.reads("NOT REACHED"), "what was heard last stays"
