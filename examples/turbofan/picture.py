@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from examples.turbofan.demo import BUNDLE
+from examples.turbofan.demo import BUNDLE, FOLD
 from examples.turbofan.fleet import Fleet
 from fieldfold.errors import FieldfoldError
 from node_app.tui.app import NodeApp
@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--theme", choices=["dark", "light", "16"], default="dark")
     asked = parser.parse_args(arguments)
     try:
-        with Fleet(RUN_FOLDER, BUNDLE, ENGINES, STEPS_PER_S) as fleet:
+        with Fleet(RUN_FOLDER, BUNDLE, ENGINES, STEPS_PER_S, fold=FOLD) as fleet:
             _learn(fleet)
             app = NodeApp(fleet.socket("press-07"), read_only=False, theme=asked.theme)
             asked.out.write_text(

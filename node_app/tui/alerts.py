@@ -15,6 +15,8 @@ FEW_VALIDATION_WINDOWS = 20
 FAR_BEHIND = 20
 DRIFT_STDS = 2.0
 MOST_REJECTED = 0.5
+OTHER_SERIES = "series of other gateways"
+"""What node.toml left out on purpose; a test holds it equal to fieldfold.sensors.files.OTHER_SERIES, which needs numpy."""
 FULL_OUTBOX = 8
 
 
@@ -92,9 +94,10 @@ def _of_the_data(snapshot: Snapshot) -> Iterator[Alert]:
     report = snapshot.status.data if snapshot.status else None
     if report is None:
         return
-    dropped = sum(report["dropped_rows"].values())
+    reasons = {reason: count for reason, count in report["dropped_rows"].items() if reason != OTHER_SERIES}
+    dropped = sum(reasons.values())
     if dropped > DROPPED_SHARE * (dropped + report["rows"]):
-        reason, most = max(report["dropped_rows"].items(), key=lambda item: item[1])
+        reason, most = max(reasons.items(), key=lambda item: item[1])
         share = 100 * dropped / (dropped + report["rows"])
         yield Alert(f"{share:.0f} % of the rows are dropped, {most} for: {foreign(reason)}", "d")
     if report["parts"]["validation"]["windows"] < FEW_VALIDATION_WINDOWS:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from fieldfold.control.protocol import Rights
 from fieldfold.logs import Entry
+from fieldfold.sensors.files import OTHER_SERIES
 from fieldfold.terminal.glyphs import curve, suited
 from fieldfold.terminal.words import lines_of, text
 from node_app.records import Adoption, Decided, Drift, Run
@@ -189,6 +190,10 @@ def test_what_needs_somebody_says_what_to_do_and_where(changes: dict[str, Any], 
     (alert,) = alerts(seen(**changes))
     assert words in alert.words
     assert alert.key == key
+
+
+def test_what_the_configuration_left_out_needs_nobody() -> None:
+    assert alerts(seen(data={**REPORT, "dropped_rows": {OTHER_SERIES: 20_000}})) == []
 
 
 def test_the_urgent_comes_first_and_what_does_not_fit_is_counted() -> None:
