@@ -55,7 +55,12 @@ class Tail(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keeps the line, with what is not printable escaped."""
-        text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in record.getMessage())
+        try:
+            message = record.getMessage()
+        except (TypeError, ValueError):  # arguments that do not fit: the program goes on, as with any other handler
+            self.handleError(record)
+            return
+        text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message[:LONGEST_LINE])
         self.entries.add(Entry(record.created, record.levelname.lower(), text[:LONGEST_LINE]))
 
     def close(self) -> None:

@@ -65,7 +65,7 @@ class Listing(Vertical):
         """A heading, the rows, and a line to filter by."""
         yield Static("", classes="heading", markup=False)
         yield Items(markup=False)
-        yield Input(placeholder="find, then enter; escape shows all", compact=True, id="filter")
+        yield Input(compact=True, id="filter")
 
     @property
     def _items(self) -> Items:

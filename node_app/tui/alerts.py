@@ -16,7 +16,7 @@ FAR_BEHIND = 20
 DRIFT_STDS = 2.0
 MOST_REJECTED = 0.5
 OTHER_SERIES = "series of other gateways"
-"""What node.toml left out on purpose; a test holds it equal to fieldfold.sensors.files.OTHER_SERIES, which needs numpy."""
+"""What node.toml left out on purpose, as fieldfold.sensors.files says it; a test holds the two equal."""
 FULL_OUTBOX = 8
 
 

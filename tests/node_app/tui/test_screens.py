@@ -12,6 +12,7 @@ import pytest
 from textual.widgets import Input
 
 from fieldfold.logs import Entry
+from fieldfold.terminal import themes
 from fieldfold.terminal.listing import Items
 from fieldfold.terminal.pane import Pane
 from fieldfold.terminal.reading import Question, Reading
@@ -51,7 +52,7 @@ def test_each_screen_by_its_key(daemon: ScriptedDaemon) -> None:
                     "o": ("Overview", "Needs you"),
                 }.items():
                     await screens.press(key)
-                    await screens.reads(*words)
+                    assert words[0] in (await screens.reads(*words)).splitlines()[0]
 
     drive(work())
 
@@ -141,8 +142,9 @@ def test_the_log_follows_until_somebody_looks_back(daemon: ScriptedDaemon) -> No
                 await screens.press("home")
                 await screens.reads("connected to broker.plant")
                 daemon.log.add(Entry(AT, "info", "line 61"))
+                assert "line 61" not in screens.text
                 await screens.press("f")
-                await screens.reads("line 61")
+                assert "connected to broker" not in await screens.reads("line 61")
 
     drive(work())
 
@@ -237,6 +239,7 @@ def test_each_theme_shows_the_same_words(daemon: ScriptedDaemon, theme: str) -> 
     async def work() -> None:
         with daemon.up():
             async with attached(daemon.path, theme=theme) as screens:
+                assert screens.app.theme == themes.NAMES[theme]
                 await screens.reads("LEARNING", "#42 accepted", "Needs you")
 
     drive(work())
