@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any, ClassVar
 
+from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container
@@ -76,7 +77,7 @@ class Room(Screen[None]):
         yield _bare(self.brief, "brief")
         with Container(classes="body"):
             yield from self.body()
-        yield _bare(self.keys, "keys")
+        yield KeyLine(self.keys)
 
     def on_screen_resume(self) -> None:
         """Says that it wants to be shown something."""
@@ -123,6 +124,24 @@ class Room(Screen[None]):
     def open_help(self, keys: str) -> None:
         """What the screen shows, and all keys."""
         self.app.push_screen(Reading(f"Help: {self.NAME}", f"{self.ABOUT}\n\n{keys}"))
+
+
+class KeyLine(Pane):
+    """The footer; a click on a key and its word is that key."""
+
+    def __init__(self, view: View) -> None:
+        super().__init__(view)
+        self.add_class("keys")
+
+    async def on_click(self, event: events.Click) -> None:
+        """Presses the key under the pointer."""
+        place = 0
+        offset = event.get_content_offset(self)
+        for entry in self.plain.split("  "):
+            if offset is not None and place <= offset.x < place + len(entry):
+                key = entry.partition(" ")[0]
+                self.app.simulate_key({"/": "slash", "?": "question_mark"}.get(key, key))
+            place += len(entry) + 2
 
 
 def _bare(view: View, name: str) -> Pane:

@@ -171,6 +171,10 @@ class Screens:
         await self._pilot.press(*keys)
         await self._pilot.pause()
 
+    async def click(self, column: int, row: int) -> None:
+        await self._pilot.click(offset=(column, row))
+        await self._pilot.pause()
+
     async def resize(self, columns: int, rows: int) -> None:
         await self._pilot.resize_terminal(columns, rows)
         await self._pilot.pause()

@@ -15,7 +15,7 @@ from tests.broker.loop import LoopFleet
 from tests.node_app.turbofan import bundle_file
 
 NODE = "gateway-01"
-PATIENCE_S = 40.0
+PATIENCE_S = 60.0
 
 
 class Tmux:
@@ -60,12 +60,12 @@ def fleet(tmp_path: Path) -> Iterator[LoopFleet]:
         yield fleet
 
 
+@pytest.mark.timeout(400)
 def test_a_day_of_an_operator(fleet: LoopFleet, tmp_path: Path) -> None:
-    fleet.until(lambda status: status["accepted"] >= 1, "nothing was learned")
     command = f"{sys.executable} -m fieldfold node --socket {fleet.socket(NODE)}"
     tmux = Tmux(tmp_path / "tmux", command)
     try:
-        said = tmux.reads(NODE, "link ok", "accepted", "Needs you", "steps/s")
+        said = tmux.reads(NODE, "link ok", " accepted, 0 rejected", "#", "Needs you", "steps/s")
         assert "localhost" in said
         tmux.press("d")
         tmux.reads("windows:", "remaining life")

@@ -73,6 +73,17 @@ def test_tab_and_arrows_go_round_the_screens(daemon: ScriptedDaemon) -> None:
     drive(work())
 
 
+def test_a_click_on_the_footer_is_its_key(daemon: ScriptedDaemon) -> None:
+    async def work() -> None:
+        with daemon.up():
+            async with attached(daemon.path) as screens:
+                footer = (await screens.reads("t Training")).splitlines()[-1]
+                await screens.click(footer.index("t Training") + 3, 23)
+                assert screens.room == "training"
+
+    drive(work())
+
+
 def test_moving_in_a_list_reading_and_copying_a_row(daemon: ScriptedDaemon) -> None:
     async def work() -> None:
         with daemon.up():
