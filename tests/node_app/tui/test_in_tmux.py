@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,13 @@ from tests.node_app.turbofan import bundle_file
 
 NODE = "gateway-01"
 PATIENCE_S = 60.0
+
+
+def until(condition: Callable[[], bool], otherwise: str) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, otherwise
+        time.sleep(0.1)
 
 
 class Tmux:
@@ -57,6 +64,7 @@ def fleet(tmp_path: Path) -> Iterator[LoopFleet]:
         fleet.start_broker()
         fleet.start_aggregator()
         fleet.start_node(NODE)
+        until(lambda: fleet.node_status(NODE) is not None, "the daemon does not answer")
         yield fleet
 
 
@@ -86,10 +94,7 @@ def test_a_day_of_an_operator(fleet: LoopFleet, tmp_path: Path) -> None:
         tmux.reads("PAUSED", "p Go on")
         assert fleet.node_status(NODE)["state"] == "paused"
         tmux.press("q")
-        deadline = time.monotonic() + PATIENCE_S
-        while tmux.is_there:
-            assert time.monotonic() < deadline, "q does not leave"
-            time.sleep(0.1)
+        until(lambda: not tmux.is_there, "q does not leave")
         assert fleet.node_status(NODE)["state"] == "paused", "leaving changes nothing"
     finally:
         tmux.end()
