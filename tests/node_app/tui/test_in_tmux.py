@@ -15,7 +15,7 @@ from tests.broker.loop import LoopFleet
 from tests.node_app.turbofan import bundle_file
 
 NODE = "gateway-01"
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 
 
 def until(condition: Callable[[], bool], otherwise: str) -> None:
