@@ -215,8 +215,9 @@ def test_an_idle_screen_draws_nothing(daemon: ScriptedDaemon) -> None:
     async def work() -> None:
         with daemon.up():
             async with attached(daemon.path) as screens:
-                daemon.say(uptime_s=daemon.now.uptime_s + 20)
-                await screens.reads("#42 accepted", "adopted", "CPU 0 %")
+                await screens.reads("#42 accepted", "adopted", "LEARNING")
+                daemon.say(uptime_s=daemon.now.uptime_s + 1)
+                await screens.reads("CPU 0 %")
                 before = {pane: pane.drawn for pane in screens.app.screen.query(Pane)}
                 daemon.say(uptime_s=daemon.now.uptime_s + 20, memory_bytes=71_310_000)
                 await screens.pass_by(10)
