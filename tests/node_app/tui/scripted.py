@@ -22,7 +22,7 @@ from node_app.tui.app import NodeApp
 
 AT = 1_763_900_000.0
 """Seconds since 1970: when everything in a script happened."""
-PATIENCE_S = 60.0
+PATIENCE_S = 50.0
 REPORT: dict[str, Any] = {
     "num_files": 1,
     "files": [{"name": "train_FD001.txt.gz", "rows": 575, "missing_cells": 0, "bad_cells": 0}],
@@ -230,6 +230,7 @@ class Screens:
 async def attached(path: Path, size: tuple[int, int] = (80, 24), **settings: Any) -> AsyncIterator[Screens]:
     """The app in a terminal of `size`, attached to whatever answers at `path`."""
     app = NodeApp(path, every_s=0.05, clock=lambda: AT, **settings)
+    app.NOTIFICATION_TIMEOUT = PATIENCE_S  # type: ignore[misc]
     async with app.run_test(size=size, notifications=True) as pilot:
         yield Screens(app, pilot)
 
