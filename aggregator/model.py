@@ -81,6 +81,7 @@ class GlobalModel:
         self.checkpoint_version = 0
         self._state: Any = settings.fold.init()
         self._norms: tuple[float, ...] = ()
+        self._oldest_base = 0
         self._checkpoint_every = checkpoint_every
         self._delta_bytes = 0
 
@@ -98,6 +99,13 @@ class GlobalModel:
     def method(self) -> AnyMethod:
         """How contributions move the model at present."""
         return self.settings.fold
+
+    @property
+    def max_staleness(self) -> int | None:
+        """Contributions staler than this are refused: the method's own limit, or how far back deltas are kept."""
+        if not self.method.needs_drift:
+            return self.method.max_staleness
+        return self.version - self._oldest_base
 
     def begin(self, ledger: Ledger, run: str) -> None:
         """Writes version 0, the bundle's own parameters, under the run's name. Within a transaction."""
@@ -154,6 +162,7 @@ class GlobalModel:
                 f"{ledger.path}: the checkpoint of version {point.version} holds no state of {method}: {error}",
                 "restore a backup",
             ) from None
+        self._oldest_base = ledger.oldest_base(self.task)
         self._norms = ledger.norms_until(self.task, point.contribution, NORMS_REMEMBERED)
 
     def enter(self, stretch: Stretch, ledger: Ledger) -> None:

@@ -17,6 +17,7 @@ from aggregator.config import LEDGER_FILE, AggregatorConfig
 from aggregator.evaluation import Evaluator, Scored, Unscored, find_fault
 from aggregator.federation import Federation, draw_run_id
 from aggregator.ledger.ledger import Ledger
+from aggregator.ledger.retention import Retention
 from aggregator.publisher import Publisher
 from aggregator.reception import Answer, Reception
 from aggregator.status import AggregatorStatus, Tally, describe, presence, progress_line
@@ -37,6 +38,7 @@ BATCH = 256
 TICK_S = 0.5
 STATUS_EVERY_S = 10.0
 PROGRESS_EVERY_S = 60.0
+RETENTION_EVERY_S = 60.0
 STORAGE_RETRY_S = 2.0
 """How often the ledger is tried again that could not be written: a full disk is seldom emptied sooner."""
 
@@ -74,6 +76,10 @@ class Service:
         self._topics = Topics(config.federation)
         self._ledger = Ledger(base / config.state_dir / LEDGER_FILE, config.federation)
         self._tally = Tally(self._ledger.counts())
+        # What is published, and as far back as an update may have been trained from.
+        deltas_kept = max(2 * config.release.snapshot_every, config.verify.max_staleness + 1)
+        self._retention = Retention(config.retention, self._ledger, deltas_kept)
+        self._tidy_at = 0.0
         self._reception = Reception(self._ledger, config.verify, config.max_update_bytes)
         with self._ledger.transaction():
             self._reception.restore()
@@ -292,9 +298,20 @@ class Service:
             self._shown_at, self._shown_state = now, state
             self._outgoing.retain(self._topics.aggregator_status, write(presence(self.status())))
 
+        if now >= self._tidy_at:
+            self._tidy(now)
         if now - self._told_at >= PROGRESS_EVERY_S:
             self._told_at = now
             log.info("%s", progress_line(self.status()))
+
+    def _tidy(self, now: float) -> None:
+        """Drops a little of the past, and some more soon if there is."""
+        self._tidy_at = now + RETENTION_EVERY_S
+        try:
+            if self._retention.step(time.time()):
+                self._tidy_at = now
+        except StoreError as error:
+            log.warning("the past is not dropped now: %s", error)
 
     def _no_scores(self, reason: str) -> None:
         """Says once why held-out evaluation is off; an empty reason says that it is not."""

@@ -75,6 +75,8 @@ class Database:
             [(federation,)] = self._rows("SELECT value FROM meta WHERE key = 'federation'")
             self._insist("format", str(FORMAT))
         if self._may_write:
+            if self._rows("PRAGMA page_count") == [(0,)]:
+                self._db.execute("PRAGMA auto_vacuum = INCREMENTAL")
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.executescript(TABLES)
             self._db.execute(
@@ -156,6 +158,17 @@ class Database:
     def _rows(self, query: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         """The whole answer."""
         return list(self._each(query, values))
+
+    def _script(self, commands: str) -> None:
+        """Runs commands to their ends; a cursor would stop at the first line of one that names no columns.
+
+        Raises:
+            StoreError: when the file is damaged or the disk fails.
+        """
+        try:
+            self._db.executescript(commands)
+        except sqlite3.Error as error:
+            raise self._trouble("cannot be written", error) from None
 
     def _row(self, query: str, values: tuple[Any, ...] = ()) -> tuple[Any, ...] | None:
         """The first line of the answer."""
