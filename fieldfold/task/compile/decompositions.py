@@ -48,6 +48,7 @@ def decomposition_table() -> dict[Any, Callable[..., Any]]:
             aten.embedding_dense_backward.default: _embedding_backward,
             aten.select_backward.default: _select_backward,
             aten.slice_backward.default: _slice_backward,
+            aten.unfold_backward.default: _unfold_backward,
             aten.threshold_backward.default: _threshold_backward,
             aten.hardtanh_backward.default: _hardtanh_backward,
             aten.hardsigmoid_backward.default: _hardsigmoid_backward,
@@ -100,6 +101,18 @@ def _slice_backward(
         gradient = spread.reshape(shape)
     behind = size - start - gradient.shape[dim]
     return _placed(gradient, dim, start, behind)
+
+
+def _unfold_backward(gradient: Tensor, input_sizes: Sequence[int], dim: int, size: int, step: int) -> Tensor:
+    dim = dim % len(input_sizes)
+    parts = [
+        _slice_backward(part, input_sizes, dim, place, input_sizes[dim], step)
+        for place, part in enumerate(torch.unbind(gradient, -1))
+    ]
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total
 
 
 def _placed(x: Tensor, dim: int, before: int, behind: int) -> Tensor:

@@ -50,7 +50,8 @@ def export_graph(
     rules = {**decomposition_table(), **onnx_rules()}
     with quiet_exporter():
         graph = trace(what, function, examples, rules)
-        return _strip(lean(_to_onnx(what, graph, examples, output_names)))
+        with untranslatable(what, graph):
+            return _strip(lean(_to_onnx(graph, examples, output_names)))
 
 
 def trace(
@@ -85,26 +86,25 @@ def trace(
 
 
 def _to_onnx(
-    what: str, graph: torch.fx.GraphModule, examples: Sequence[Example], output_names: Sequence[str]
+    graph: torch.fx.GraphModule, examples: Sequence[Example], output_names: Sequence[str]
 ) -> onnx.ModelProto:
     batch = torch.export.Dim(BATCH_DIM, min=2, max=MAX_BATCH)
-    with untranslatable(what, graph):
-        exported = torch.export.export(
-            graph,
-            tuple(example.tensor for example in examples),
-            dynamic_shapes=tuple({0: batch} if example.batched else None for example in examples),
-        )
-        # unoptimised: see lean.py
-        program = torch.onnx.export(
-            exported,
-            dynamo=True,
-            optimize=False,
-            verbose=False,
-            opset_version=OPSET,
-            custom_translation_table=translations(),
-            input_names=[example.name for example in examples],
-            output_names=list(output_names),
-        )
+    exported = torch.export.export(
+        graph,
+        tuple(example.tensor for example in examples),
+        dynamic_shapes=tuple({0: batch} if example.batched else None for example in examples),
+    )
+    # unoptimised: see lean.py
+    program = torch.onnx.export(
+        exported,
+        dynamo=True,
+        optimize=False,
+        verbose=False,
+        opset_version=OPSET,
+        custom_translation_table=translations(),
+        input_names=[example.name for example in examples],
+        output_names=list(output_names),
+    )
     if program is None:
         raise CompileError("torch.onnx gave no program")
     return program.model_proto

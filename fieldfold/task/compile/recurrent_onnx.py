@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from onnxscript import ir
 from torch import Tensor
@@ -60,10 +61,15 @@ class _Body:
         results = [value for value, _ in outputs]
         graph = ir.Graph(self.inputs, results, nodes=self._nodes, name=self._prefix, opset_imports={"": _OPSET})
         direction = int(backwards)
+        # a reader of the bundle must see how often the steps run: the last of the reads is told its own length
+        steps, _, width = self._reads[-1].shape
+        (shape,) = call_op("Constant", value=ir.tensor(np.array([steps, -1, width], np.int64)))
+        (last,) = call_op("Reshape", self._reads[-1], shape)
         found = call_op(
             "Scan",
             *self._starts,
-            *self._reads,
+            *self._reads[:-1],
+            last,
             _num_outputs=len(outputs),
             body=graph,
             num_scan_inputs=len(self._reads),

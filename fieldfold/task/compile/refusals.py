@@ -80,8 +80,13 @@ def untranslatable(what: str, graph: fx.GraphModule) -> Iterator[None]:
             raise CompileError(
                 f"the {what} graph cannot be made: {type(error).__name__}: {text.splitlines()[0][:200]}", _GENERAL
             ) from error
-        place = next((origin for name, origin, _ in operators(graph) if name == operator), Origin())
+        place = next((origin for name, origin, _ in operators(graph) if _same(name, operator)), Origin())
         raise _formless(what, operator, place) from error
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether an operator of one is that of the other, or what torch breaks it down into (prims.erf_inv)."""
+    return one.split(".")[-1].replace("_", "") == other.split(".")[-1].replace("_", "")
 
 
 def _refuse_complex(what: str, graph: fx.GraphModule) -> None:
@@ -108,7 +113,7 @@ def _place(of_error: Origin, of_operator: Origin) -> Origin:
 
 
 def _short(operator: str) -> str:
-    return operator.removeprefix("aten.").split(".")[0]
+    return operator.removeprefix("aten.").removeprefix("prims.").split(".")[0]
 
 
 def _instead(operator: str) -> str:
