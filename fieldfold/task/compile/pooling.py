@@ -36,7 +36,7 @@ def max_pool_backward(
     dims = 2
     sizes = [list(values) * dims if len(values) == 1 else list(values) for values in (kernel_size, padding, dilation)]
     window = Window.of(sizes[0], stride, sizes[1], sizes[2])
-    largest = aten.max_pool2d_with_indices(x, kernel_size, stride, padding, dilation, ceil_mode)[0]
+    largest = aten.max_pool2d_with_indices(x, *window, ceil_mode)[0]
     # the batch dimension may be missing, and pooling of one dimension comes as two, the first of size 1
     flat = x.reshape(1, -1, *x.shape[-dims:])
     largest, gradient = (tensor.reshape(1, -1, *tensor.shape[-dims:]) for tensor in (largest, gradient))
@@ -144,7 +144,8 @@ def _averages(size: Sequence[int], out: Sequence[int], *, backward: bool) -> lis
 
 def adaptive_max_pool(x: Tensor, output_size: Sequence[int]) -> tuple[Tensor, Tensor]:
     """`aten.adaptive_max_pool2d`, where the windows are all of one size."""
-    found: tuple[Tensor, Tensor] = aten.max_pool2d_with_indices(x, _even_windows(x, output_size))
+    kernel = _even_windows(x, output_size)
+    found: tuple[Tensor, Tensor] = aten.max_pool2d_with_indices(x, kernel, kernel, [0, 0], [1, 1])
     return found
 
 

@@ -1,4 +1,4 @@
-"""One-dimensional convolutions over vibration: plain, temporal, InceptionTime and U-Net."""
+"""One-dimensional convolutions over vibration: plain, temporal, InceptionTime, separable and U-Net."""
 
 from __future__ import annotations
 
@@ -113,6 +113,47 @@ class InceptionTime(nn.Module):
         return result
 
 
+class SqueezeExcitation(nn.Module):
+    """Weighs channels by their means (Hu et al., 2018)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.narrow = nn.Conv1d(channels, channels // 4, 1)
+        self.wide = nn.Conv1d(channels // 4, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = self.wide(functional.relu(self.narrow(functional.adaptive_avg_pool1d(x, 1))))
+        return x * functional.hardsigmoid(scale)
+
+
+class SeparableBlock(nn.Module):
+    """Inverted residual of MobileNetV3 (Howard et al., 2019)."""
+
+    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
+        super().__init__()
+        wide = 3 * channels_in
+        self.layers = nn.Sequential(
+            nn.Conv1d(channels_in, wide, 1, bias=False), nn.BatchNorm1d(wide), nn.Hardswish(),
+            nn.Conv1d(wide, wide, 5, stride, 2, groups=wide, bias=False), nn.BatchNorm1d(wide), nn.Hardswish(),
+            SqueezeExcitation(wide),
+            nn.Conv1d(wide, channels, 1, bias=False), nn.BatchNorm1d(channels),
+        )  # fmt: skip
+        self.shortcut = stride == 1 and channels_in == channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner: Tensor = self.layers(x)
+        return x + inner if self.shortcut else inner
+
+
+def _separable() -> nn.Module:
+    return nn.Sequential(
+        ChannelsFirst(),
+        nn.Conv1d(AXES, 16, 5, 2, 2, bias=False), nn.BatchNorm1d(16), nn.Hardswish(),
+        SeparableBlock(16, 16, 1), SeparableBlock(16, 24, 2), SeparableBlock(24, 24, 1),
+        nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(24, len(CLASSES)),
+    )  # fmt: skip
+
+
 class UNet(nn.Module):
     """Down by pooling, up by nearest, linear and transposed, with the finer level joined at each turn."""
 
@@ -143,7 +184,7 @@ class UNet(nn.Module):
         level2 = self.join3(torch.cat([self.up3(level3), level2], 1))
         level1 = self.join2(torch.cat([self.up2(level2), level1], 1))
         level0 = self.join1(torch.cat([self.up1(level1), level0], 1))
-        result: Tensor = self.last(level0).mean(2)
+        result: Tensor = self.last(level0).transpose(1, 2)
         return result
 
 
@@ -154,8 +195,8 @@ def _vibration(name: str, model: Callable[[], nn.Module], **changes: object) -> 
         "loss": cross_entropy,
         "metrics": [accuracy()],
         "data": VIBRATION,
-        "optimizer": adam(),
-        "learning_rate": 1e-3,
+        "optimizer": sgd(momentum=0.9),
+        "learning_rate": 0.02,
         "batch_size": 32,
     }
     return Task(**{**fields, **changes})  # type: ignore[arg-type]
@@ -163,19 +204,17 @@ def _vibration(name: str, model: Callable[[], nn.Module], **changes: object) -> 
 
 def cnn_batch_norm() -> Task:
     """Three convolutions with BatchNorm."""
-    return _vibration(
-        "cnn-batch-norm", lambda: _plain(nn.BatchNorm1d), optimizer=sgd(momentum=0.9), learning_rate=0.02
-    )
+    return _vibration("cnn-batch-norm", lambda: _plain(nn.BatchNorm1d))
 
 
 def cnn_group_norm() -> Task:
     """The same with GroupNorm."""
-    return _vibration("cnn-group-norm", lambda: _plain(lambda channels: nn.GroupNorm(8, channels)))
+    return _vibration("cnn-group-norm", lambda: _plain(lambda channels: nn.GroupNorm(8, channels)), optimizer=adam(), learning_rate=1e-3)
 
 
 def temporal_convolutions() -> Task:
     """Dilation, residuals, weight normalisation."""
-    return _vibration("temporal-convolutions", TemporalConvolutions)
+    return _vibration("temporal-convolutions", TemporalConvolutions, optimizer=adam(), learning_rate=1e-3)
 
 
 def inception_time() -> Task:
@@ -183,6 +222,12 @@ def inception_time() -> Task:
     return _vibration("inception-time", InceptionTime)
 
 
+def separable() -> Task:
+    """Depthwise-separable convolutions with squeeze-and-excitation."""
+    return _vibration("separable", _separable)
+
+
 def u_net() -> Task:
-    """Three levels down and up."""
-    return _vibration("u-net", UNet)
+    """Three levels down and up; a state for every step."""
+    data = DataSchema(VIBRATION.features, WINDOW, ColumnTarget("state", classes=CLASSES, per_step=True))
+    return _vibration("u-net", UNet, data=data)
