@@ -43,7 +43,11 @@ class Window(NamedTuple):
     def uncovered(self, big: Sequence[int], small: Sequence[int]) -> list[int]:
         """How far the last window ends before the end of the padded `big`; negative where it ends behind it."""
         return [
-            big[d] + 2 * self.padding[d] - (small[d] - 1) * self.stride[d] - self.dilation[d] * (self.kernel[d] - 1) - 1
+            big[d]
+            + 2 * self.padding[d]
+            - (small[d] - 1) * self.stride[d]
+            - self.dilation[d] * (self.kernel[d] - 1)
+            - 1
             for d in range(len(self.kernel))
         ]
 

@@ -1,6 +1,6 @@
 """What torch's operators are broken down into, where torch has no rule or a slow one for ONNX Runtime."""
 
-# ruff: noqa: FBT001, PLR0913, PLR0917 -- the signatures are the operators'
+# ruff: noqa: ARG001, FBT001, PLR0913, PLR0917 -- the signatures are the operators'
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def decomposition_table() -> dict[Any, Callable[..., Any]]:
     return table
 
 
-def _as_strided(x: Tensor, size: Sequence[int], stride: Sequence[int], storage_offset: int | None = None) -> Tensor:  # noqa: ARG001
-    """Adaptive pooling of a channels-last picture says how its result should lie in memory, which ONNX has no word for."""
+def _as_strided(x: Tensor, size: Sequence[int], stride: Sequence[int], storage_offset: int | None = None) -> Tensor:
+    """Adaptive pooling of a channels-last picture says how its result lies in memory; ONNX has no word for that."""
     if list(size) != list(x.shape):
         raise UnsupportedError("as_strided, which reads memory as another shape,", "use slices, unfold or reshape")
     return x
@@ -142,7 +142,7 @@ def _hardswish_backward(gradient: Tensor, x: Tensor) -> Tensor:
     return gradient * (within * (x * (1.0 / 3.0) + 0.5) + beyond)
 
 
-def _leaky_relu_backward(gradient: Tensor, x: Tensor, negative_slope: float, self_is_result: bool) -> Tensor:  # noqa: ARG001
+def _leaky_relu_backward(gradient: Tensor, x: Tensor, negative_slope: float, self_is_result: bool) -> Tensor:
     return gradient * ((x > 0).to(gradient.dtype) * (1.0 - negative_slope) + negative_slope)
 
 
@@ -153,9 +153,7 @@ def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> tuple[Tensor, Tensor]:
     return v * (g / norm), norm
 
 
-def _weight_norm_backward(
-    gradient: Tensor, v: Tensor, g: Tensor, norm: Tensor, dim: int
-) -> tuple[Tensor, Tensor]:
+def _weight_norm_backward(gradient: Tensor, v: Tensor, g: Tensor, norm: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     dims = [d for d in range(v.dim()) if d != dim % v.dim()]
     along = (gradient * v).sum(dims, keepdim=True) / norm
     return (gradient - v * (along / norm)) * (g / norm), along

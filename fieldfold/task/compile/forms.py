@@ -1,8 +1,8 @@
-"""Replaces functions of the author's forward pass, while a graph for ONNX is traced, by forms that can be exported."""
+"""Replaces functions of the author's forward pass, while it is traced, by forms that can be exported."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,18 +16,17 @@ from fieldfold.task.compile.unsupported import UnsupportedError
 
 def _adaptive_average(dims: int) -> Callable[..., Tensor]:
     """To a single value an ordinary mean: torch's own also says how it should lie in memory, which ONNX cannot."""
-    original = {
+    original: Callable[..., Tensor] = {
         1: functional.adaptive_avg_pool1d,
         2: functional.adaptive_avg_pool2d,
         3: functional.adaptive_avg_pool3d,
     }[dims]
 
-    def pool(x: Tensor, output_size: int | Sequence[int | None]) -> Tensor:
+    def pool(x: Tensor, output_size: Any) -> Tensor:
         sizes = [output_size] * dims if isinstance(output_size, int) else list(output_size)
         if all(size == 1 for size in sizes):
             return x.mean(list(range(-dims, 0)), keepdim=True)
-        found: Tensor = original(x, output_size)  # type: ignore[operator]
-        return found
+        return original(x, output_size)
 
     return pool
 

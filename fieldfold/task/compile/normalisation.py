@@ -96,7 +96,7 @@ def group_norm_backward(
     return x_gradient, weight_gradient, bias_gradient
 
 
-def _through(gradient: Tensor, normal: Tensor, rstd: Tensor, dims: Sequence[int]) -> Tensor:
+def _through(gradient: Tensor, normal: Tensor, rstd: Tensor, dims: list[int]) -> Tensor:
     """The gradient of what was normalised over `dims`, from that of the normal values."""
     level = gradient.mean(dims, keepdim=True)
     slope = (gradient * normal).mean(dims, keepdim=True)

@@ -17,13 +17,17 @@ from fieldfold.task.compile import recurrent_onnx
 
 aten = torch.ops.aten
 
-_LIBRARY = torch.library.Library("fieldfold", "FRAGMENT")
-_LIBRARY.define("batch_norm(Tensor x, Tensor weight, Tensor bias, float eps) -> (Tensor, Tensor, Tensor)")
+_LIBRARY = torch.library.Library("fieldfold", "FRAGMENT")  # type: ignore[no-untyped-call]
+_LIBRARY.define(  # type: ignore[no-untyped-call]
+    "batch_norm(Tensor x, Tensor weight, Tensor bias, float eps) -> (Tensor, Tensor, Tensor)"
+)
 
 
-@torch.library.register_fake("fieldfold::batch_norm", lib=_LIBRARY)
 def _batch_norm_shapes(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ARG001
     return x.new_empty(x.shape), x.new_empty(x.shape[1]), x.new_empty(x.shape[1])
+
+
+torch.library.register_fake("fieldfold::batch_norm", _batch_norm_shapes, lib=_LIBRARY)
 
 
 def _batch_norm_onnx(x: Any, weight: Any, bias: Any, eps: float) -> tuple[Any, Any, Any]:

@@ -106,12 +106,12 @@ class OriginTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return func(*args, **(kwargs or {}))
 
     def _origin(self) -> Origin:
-        evaluated = torch._C._current_autograd_node()  # noqa: SLF001 -- no public way
+        evaluated: Any = torch._C._current_autograd_node()  # noqa: SLF001 -- no public way
         if evaluated is not None:
             return self._by_sequence.get(evaluated._sequence_nr(), Origin())  # noqa: SLF001
         origin = Origin.of_frames(_stack())
         # the node of the backward pass was made just before its operator comes here
-        self._by_sequence[torch.autograd._get_sequence_nr() - 1] = origin  # noqa: SLF001
+        self._by_sequence[torch._C._autograd._get_sequence_nr() - 1] = origin  # noqa: SLF001
         return origin
 
 

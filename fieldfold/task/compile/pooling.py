@@ -78,7 +78,7 @@ def _tiles(window: Window) -> bool:
 
 
 def side_by_side(parts: Sequence[Tensor], kernel: Sequence[int]) -> Tensor:
-    """Equal tensors `(..., h, w)` for the positions of a kernel, interleaved: `(..., h * kernel[0], w * kernel[1])`."""
+    """Tensors `(..., h, w)`, one a position of a kernel, interleaved: `(..., h * kernel[0], w * kernel[1])`."""
     (rows, columns), (height, width) = kernel, parts[0].shape[-2:]
     lead = parts[0].shape[:-2]
     lines = []

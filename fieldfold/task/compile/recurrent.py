@@ -1,8 +1,8 @@
 """LSTM, GRU and plain recurrent layers over whole windows, one operator a layer and direction.
 
-Unrolled, a window of 200 steps would become a graph of ten thousand nodes. Here the steps are one ONNX Scan forward and
-one backward (`recurrent_onnx.py`); what does not depend on the step before, such as the products with the inputs and
-all gradients of weights, stands outside them as one matrix product over all steps.
+Unrolled, a window of 200 steps would become a graph of ten thousand nodes. Here the steps are one ONNX Scan forward
+and one backward (`recurrent_onnx.py`); what does not depend on the step before, such as the products with the inputs
+and all gradients of weights, stands outside them as one matrix product over all steps.
 
 Hochreiter and Schmidhuber, 1997; Cho et al., 2014, with the reset gate behind the product, as torch has it.
 """
@@ -30,7 +30,7 @@ def recurrent_network(layer: _Layer, states: int) -> Callable[..., Any]:
         x: Tensor,
         state: Any,
         weights: Any,
-        has_biases: Any,
+        has_biases: Any,  # noqa: ARG001 -- torch's signature
         num_layers: int,
         dropout: float,
         train: bool,  # noqa: FBT001 -- torch's signature
@@ -39,7 +39,8 @@ def recurrent_network(layer: _Layer, states: int) -> Callable[..., Any]:
     ) -> Any:
         if batch_first is None:
             raise UnsupportedError(
-                "a recurrent layer over a packed sequence", "give it windows of one length, padded where they are short"
+                "a recurrent layer over a packed sequence",
+                "give it windows of one length, padded where they are short",
             )
         given: list[Tensor] = list(state) if states > 1 else [state]
         directions = 2 if bidirectional else 1
@@ -86,7 +87,7 @@ def _product(gradient: Tensor, previous: Tensor) -> Tensor:
     return gradient.flatten(0, 1).t() @ previous.flatten(0, 1)
 
 
-# -- LSTM --------------------------------------------------------------------------------------------------------------
+# -- LSTM ----------------------------------------------------------------------------------------------------------
 
 
 def lstm_layer(
@@ -103,7 +104,7 @@ def lstm_layer(
 
     of_input, of_state, bias1, bias2 = weights
     from_input = functional.linear(x, ordered(of_input), ordered(bias1 + bias2))
-    y, hidden, cell, *_ = _Lstm.apply(from_input, *state, ordered(of_state), backwards)
+    y, hidden, cell, *_ = _Lstm.apply(from_input, *state, ordered(of_state), backwards)  # type: ignore[no-untyped-call]
     return y, (hidden, cell)
 
 
@@ -141,7 +142,7 @@ class _Lstm(torch.autograd.Function):
         return gates, first_hidden, first_cell, of_weight, None
 
 
-# -- GRU ---------------------------------------------------------------------------------------------------------------
+# -- GRU -----------------------------------------------------------------------------------------------------------
 
 
 def gru_layer(
@@ -153,7 +154,7 @@ def gru_layer(
     """Gates r, z, n as in torch."""
     of_input, of_state, bias_input, bias_state = weights
     from_input = functional.linear(x, of_input, bias_input)
-    y, hidden, *_ = _Gru.apply(from_input, state[0], of_state, bias_state, backwards)
+    y, hidden, *_ = _Gru.apply(from_input, state[0], of_state, bias_state, backwards)  # type: ignore[no-untyped-call]
     return y, (hidden,)
 
 
@@ -186,16 +187,16 @@ class _Gru(torch.autograd.Function):
         return from_input, first, of_weight, gates.sum((0, 1)), None
 
 
-# -- plain -------------------------------------------------------------------------------------------------------------
+# -- plain ---------------------------------------------------------------------------------------------------------
 
 
 def plain_layer(activation: str) -> _Layer:
-    """h' = tanh or relu of W x + R h + b."""
+    """The next state is tanh or relu of W x + R h + b."""
 
     def layer(x: Tensor, state: _State, weights: Sequence[Tensor], backwards: bool) -> tuple[Tensor, _State]:  # noqa: FBT001
         of_input, of_state, bias1, bias2 = weights
         from_input = functional.linear(x, of_input, bias1 + bias2)
-        y, hidden = _Plain.apply(from_input, state[0], of_state, activation, backwards)
+        y, hidden = _Plain.apply(from_input, state[0], of_state, activation, backwards)  # type: ignore[no-untyped-call]
         return y, (hidden,)
 
     return layer

@@ -33,7 +33,7 @@ class _Body:
         self._starts, self._reads = starts, reads
         self.inputs = [ir.Value(name=f"{self._prefix}.in{n}") for n in range(len(starts) + len(reads))]
         for value, outer in zip(self.inputs, (*starts, *reads), strict=True):
-            _shape(value, outer.shape[-1])
+            _shape(value, _sizes(outer)[-1])
 
     def __call__(self, op_type: str, *inputs: ir.Value, **attributes: Any) -> ir.Value:
         """Adds a node with one output."""
@@ -62,7 +62,7 @@ class _Body:
         graph = ir.Graph(self.inputs, results, nodes=self._nodes, name=self._prefix, opset_imports={"": _OPSET})
         direction = int(backwards)
         # a reader of the bundle must see how often the steps run: the last of the reads is told its own length
-        steps, _, width = self._reads[-1].shape
+        steps, _, width = _sizes(self._reads[-1])
         (shape,) = call_op("Constant", value=ir.tensor(np.array([steps, -1, width], np.int64)))
         (last,) = call_op("Reshape", self._reads[-1], shape)
         found = call_op(
@@ -77,6 +77,10 @@ class _Body:
             scan_output_directions=[direction] * (len(outputs) - len(self._starts)),
         )
         return tuple(found)
+
+
+def _sizes(value: ir.Value) -> Sequence[Any]:
+    return list(value.shape or ())
 
 
 def _shape(value: ir.Value, width: int) -> None:
@@ -98,7 +102,14 @@ def _lstm(from_input: Any, hidden: Any, cell: Any, weight: Any, backwards: bool)
 
 
 def _lstm_backward(  # noqa: PLR0913, PLR0917 -- the operator's arguments
-    of_y: Any, of_hidden: Any, of_cell: Any, through: Any, of_gates: Any, f: Any, weight: Any, backwards: bool  # noqa: FBT001
+    of_y: Any,
+    of_hidden: Any,
+    of_cell: Any,
+    through: Any,
+    of_gates: Any,
+    f: Any,
+    weight: Any,
+    backwards: bool,  # noqa: FBT001
 ) -> Any:
     step = _Body([of_hidden, of_cell], [of_y, through, of_gates, f])
     dh, dc, dy, slope, factors, kept = step.inputs
@@ -151,9 +162,9 @@ def _plain_backward(of_y: Any, of_last: Any, slope: Any, weight: Any, backwards:
     return step.scan([(step("MatMul", inner, weight), size), (inner, size)], not backwards)
 
 
-# -- what torch must know of them --------------------------------------------------------------------------------------
+# -- what torch must know of them ----------------------------------------------------------------------------------
 
-_LIBRARY = torch.library.Library("fieldfold_recurrent", "DEF")
+_LIBRARY = torch.library.Library("fieldfold_recurrent", "DEF")  # type: ignore[no-untyped-call]
 _SHARED = -1  # no dimension of examples
 
 TRANSLATIONS: dict[Any, Callable[..., Any]] = {}
@@ -178,7 +189,7 @@ def _operator(
     """
     name = schema.split("(", 1)[0]
     qualified = f"fieldfold_recurrent::{name}"
-    _LIBRARY.define(schema)
+    _LIBRARY.define(schema)  # type: ignore[no-untyped-call]
     operator = getattr(torch.ops.fieldfold_recurrent, name)
 
     def fake(*args: Any) -> tuple[Tensor, ...]:
@@ -192,7 +203,9 @@ def _operator(
         ]
         results = operator(*merged)
         return (
-            tuple(result.unflatten(place, (info.batch_size, -1)) for result, place in zip(results, gives, strict=True)),
+            tuple(
+                result.unflatten(place, (info.batch_size, -1)) for result, place in zip(results, gives, strict=True)
+            ),
             tuple(gives),
         )
 
@@ -222,13 +235,13 @@ lstm = _operator(
     (1, 0, 0, _SHARED, _SHARED),
     (0, 0, 1, 1, 1, 1),
 )
-"""Steps `(T, N, 4 H)`, states `(N, H)`, weight `(H, 4 H)` -> last states, sigmoids, candidate, f c, tanh of the cell."""
+"""Steps `(T, N, 4 H)`, states `(N, H)`, weight `(H, 4 H)` -> last states; of each step i f o, g, f c, tanh c."""
 
 lstm_backward = _operator(
     "lstm_backward(Tensor of_y, Tensor of_hidden, Tensor of_cell, Tensor through, Tensor of_gates, Tensor f,"
     " Tensor weight, bool backwards) -> (Tensor, Tensor, Tensor)",
     _lstm_backward,
-    lambda y, h, c, _, gates, *__: [h.shape, c.shape, gates.shape],
+    lambda _, h, c, __, gates, *___: [h.shape, c.shape, gates.shape],
     (1, 0, 0, 1, 1, 1, _SHARED, _SHARED),
     (0, 0, 1),
 )
@@ -248,7 +261,7 @@ gru_backward = _operator(
     "gru_backward(Tensor of_y, Tensor of_last, Tensor of_gates, Tensor z, Tensor weight, bool backwards)"
     " -> (Tensor, Tensor, Tensor)",
     _gru_backward,
-    lambda y, h, gates, *_: [h.shape, gates.shape, y.shape],
+    lambda of_y, h, gates, *_: [h.shape, gates.shape, of_y.shape],
     (1, 0, 1, 1, _SHARED, _SHARED),
     (0, 1, 1),
 )

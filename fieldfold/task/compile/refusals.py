@@ -86,7 +86,7 @@ def untranslatable(what: str, graph: fx.GraphModule) -> Iterator[None]:
 
 def _same(one: str, other: str) -> bool:
     """Whether an operator of one is that of the other, or what torch breaks it down into (prims.erf_inv)."""
-    return one.split(".")[-1].replace("_", "") == other.split(".")[-1].replace("_", "")
+    return one.rsplit(".", 1)[-1].replace("_", "") == other.rsplit(".", 1)[-1].replace("_", "")
 
 
 def _refuse_complex(what: str, graph: fx.GraphModule) -> None:
@@ -104,7 +104,9 @@ def _formless(what: str, operator: str, place: Origin) -> CompileError:
 def unseeded(error: UnseededError, place: Origin | None = None) -> CompileError:
     """The error for a random function that the compiler does not know."""
     where = f" {place}" if place and str(place) else ""
-    return CompileError(f"the model calls {error}{where}, which cannot be seeded", "use dropout, rand_like or randn_like")
+    return CompileError(
+        f"the model calls {error}{where}, which cannot be seeded", "use dropout, rand_like or randn_like"
+    )
 
 
 def _place(of_error: Origin, of_operator: Origin) -> Origin:

@@ -1,7 +1,5 @@
 """Upsampling and its backward pass: repetition for whole factors of nearest, else one matrix a dimension."""
 
-# ruff: noqa: ARG001, PLR0913, PLR0917 -- the signatures are the operators'
-
 from __future__ import annotations
 
 import math

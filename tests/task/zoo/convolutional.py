@@ -89,7 +89,9 @@ class InceptionBlock(nn.Module):
         self.branches = nn.ModuleList(
             nn.Conv1d(filters, filters, size, padding="same", bias=False) for size in (39, 19, 9)
         )
-        self.pooled = nn.Sequential(nn.MaxPool1d(3, stride=1, padding=1), nn.Conv1d(channels_in, filters, 1, bias=False))
+        self.pooled = nn.Sequential(
+            nn.MaxPool1d(3, stride=1, padding=1), nn.Conv1d(channels_in, filters, 1, bias=False)
+        )
         self.norm = nn.BatchNorm1d(4 * filters)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -209,7 +211,12 @@ def cnn_batch_norm() -> Task:
 
 def cnn_group_norm() -> Task:
     """The same with GroupNorm."""
-    return _vibration("cnn-group-norm", lambda: _plain(lambda channels: nn.GroupNorm(8, channels)), optimizer=adam(), learning_rate=1e-3)
+    return _vibration(
+        "cnn-group-norm",
+        lambda: _plain(lambda channels: nn.GroupNorm(8, channels)),
+        optimizer=adam(),
+        learning_rate=1e-3,
+    )
 
 
 def temporal_convolutions() -> Task:

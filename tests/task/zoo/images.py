@@ -25,7 +25,7 @@ class AsPicture(nn.Module):
         self.channels = channels
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.unflatten(2, (-1, self.channels)).permute(0, 3, 1, 2)
+        return x.reshape(*x.shape[:2], -1, self.channels).permute(0, 3, 1, 2)
 
 
 def _lenet() -> nn.Module:

@@ -63,9 +63,7 @@ def _signals_task(name: str, model: Callable[[], nn.Module], window: int, **chan
 
 def gru() -> Task:
     """Two layers of GRU with dropout between them, over 200 steps."""
-    return _signals_task(
-        "gru", lambda: Recurrent(nn.GRU(AXES, 32, num_layers=2, dropout=0.1, batch_first=True)), 200
-    )
+    return _signals_task("gru", lambda: Recurrent(nn.GRU(AXES, 32, num_layers=2, dropout=0.1, batch_first=True)), 200)
 
 
 def lstm() -> Task:

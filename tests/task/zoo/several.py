@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -71,7 +73,7 @@ class Tied(nn.Module):
 def _autoencoder() -> nn.Module:
     widths = [32 * 6, 64, 16, 64, 32 * 6]
     layers: list[nn.Module] = [nn.Flatten()]
-    for before, after in zip(widths[:-1], widths[1:], strict=True):
+    for before, after in pairwise(widths):
         layers += [nn.Linear(before, after), nn.ELU()]
     return nn.Sequential(*layers[:-1], nn.Unflatten(1, (32, 6)))
 
