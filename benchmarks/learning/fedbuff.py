@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from benchmarks.learning.data import Federation, Shard
+from benchmarks.learning.downlink import Broadcast, exact
 from benchmarks.learning.methods import Send
 from benchmarks.learning.models import Training
 from fieldfold.params import Vector
@@ -27,10 +28,20 @@ _EPSILON = 1e-8
 
 
 class Point(NamedTuple):
-    """The model after a step of the server."""
+    """The model after a step of the server.
+
+    Attributes:
+        updates: that had arrived.
+        bytes_up: of all of them together.
+        bytes_down: what the server sends to a node that holds the version before.
+        released: (n,) float32, what the nodes then hold.
+        accuracy: of that, in per cent.
+    """
 
     updates: int
     bytes_up: int
+    bytes_down: int
+    released: Vector
     accuracy: float
 
 
@@ -95,16 +106,24 @@ def arrivals(nodes: int, seed: int) -> Iterator[int]:
         heapq.heappush(waiting, (now + pace[node] * np.exp(rng.normal(0, _JITTER)), node))
 
 
-def learn(training: Training, federation: Federation, send: Send, seed: int, batches: int = 0) -> list[Point]:
-    """One run; the downlink is exact, so that only what `send` loses is seen.
+def learn(  # noqa: PLR0913 - two say what is trained, two how it travels, two what is drawn
+    training: Training,
+    federation: Federation,
+    send: Send,
+    seed: int,
+    *,
+    batches: int = 0,
+    broadcast: Broadcast = exact,
+) -> Iterator[Point]:
+    """One run, step by step. Nodes train from what `broadcast` makes of the server's model; that is also judged.
 
     Model, arrivals and batches come from `seed`; `batches` other than 0 draws other batches and leaves the rest.
     """
     trainee = Trainee(training, seed)
     model: Vector = trainee.flat.numpy().copy()
+    released = model
     pulled = dict.fromkeys(range(len(federation.nodes)), (0, model))
     buffer: list[Vector] = []
-    points: list[Point] = []
     version = bytes_up = 0
     for update, node in zip(range(training.updates), arrivals(len(federation.nodes), seed), strict=False):
         base_version, base = pulled[node]
@@ -118,6 +137,6 @@ def learn(training: Training, federation: Federation, send: Send, seed: int, bat
             model = model + np.mean(buffer, axis=0, dtype=np.float32)
             version += 1
             buffer.clear()
-            points.append(Point(update + 1, bytes_up, trainee.accuracy(model, federation.test)))
-        pulled[node] = (version, model)
-    return points
+            size, released = broadcast(model, released)
+            yield Point(update + 1, bytes_up, size, released, trainee.accuracy(released, federation.test))
+        pulled[node] = (version, released)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import zstandard
 
-from fieldfold.codec import ErrorFeedback, decode, encode
+from benchmarks.learning.downlink import Broadcast, exact, quantised
+from fieldfold.codec import ErrorFeedback, Profile, decode, encode
 from fieldfold.params import Vector
 
 Send: TypeAlias = Callable[[int, Vector], tuple[int, Vector]]
 """Node and delta (n,) to the bytes sent and what arrives (n,)."""
-
-CONTROL = "float32, other batches"
-"""The same as float32, for whoever runs it with other batches to see the noise."""
 
 _TOP_SHARE = 0.01
 
@@ -34,6 +33,18 @@ def profile(name: str) -> Send:
         encoded = feedback.encode(delta, name)
         residuals[node] = encoded.feedback
         return len(encoded.payload), encoded.decoded
+
+    return send
+
+
+def unbiased(error_target: float, seed: int) -> Send:
+    """Rounding at random to steps that make the error so large, without feedback; a draw of its own each update."""
+    chosen = Profile("unbiased", "stochastic", error_target=error_target)
+    draws = itertools.count(seed << 32)
+
+    def send(_node: int, delta: Vector) -> tuple[int, Vector]:
+        payload = encode(delta, chosen, seed=next(draws))
+        return len(payload), decode(payload, delta.size)
 
     return send
 
@@ -118,16 +129,38 @@ def eden(seed: int) -> Send:
     return send
 
 
-def methods(sizes: list[int], seed: int) -> Mapping[str, Send]:
+class Method(NamedTuple):
+    """What goes which way, and how far the run is followed.
+
+    Attributes:
+        send: the uplink.
+        broadcast: the downlink.
+        batches: as `learn` takes it.
+        only_to_target: for what is compared by its bytes to the target alone.
+    """
+
+    send: Send
+    broadcast: Broadcast = exact
+    batches: int = 0
+    only_to_target: bool = False
+
+
+def methods(sizes: list[int], seed: int) -> Mapping[str, Method]:
     """Every method anew, for one run of a model whose tensors have `sizes`."""
     return {
-        "float32": float32(),
-        CONTROL: float32(),
-        "balanced": profile("balanced"),
-        "frugal": profile("frugal"),
-        "int8": rounded("int8"),
-        "int4": rounded("int4"),
-        "top 1 % + feedback": top_one_per_cent(),
-        "sign + feedback": sign(sizes),
-        "EDEN 1 bit": eden(seed),
+        "float32": Method(float32()),
+        "float32, other batches": Method(float32(), batches=1),
+        "balanced": Method(profile("balanced")),
+        "frugal": Method(profile("frugal")),
+        "balanced, both ways": Method(profile("balanced"), quantised("balanced")),
+        "frugal, both ways": Method(profile("frugal"), quantised("balanced")),
+        "unbiased, error 6": Method(unbiased(6, seed)),
+        "unbiased, error 20": Method(unbiased(20, seed)),
+        "unbiased 6, both ways": Method(unbiased(6, seed), quantised("balanced")),
+        "unbiased 20, both ways": Method(unbiased(20, seed), quantised("balanced")),
+        "int8": Method(rounded("int8"), only_to_target=True),
+        "int4": Method(rounded("int4"), only_to_target=True),
+        "top 1 % + feedback": Method(top_one_per_cent(), only_to_target=True),
+        "sign + feedback": Method(sign(sizes), only_to_target=True),
+        "EDEN 1 bit": Method(eden(seed), only_to_target=True),
     }

@@ -87,7 +87,8 @@ class Training(NamedTuple):
     Attributes:
         build: makes the model.
         optimizer: `sgd` has momentum 0.9; both start anew with each update.
-        learning_rate: of the first version; halves every `half_life` versions.
+        learning_rate: of the first version; halves every `half_life` versions, six times in a run, so that a run
+            ends with a rate near zero and a model that has come to rest.
         updates: how many the run takes.
     """
 
@@ -101,10 +102,10 @@ class Training(NamedTuple):
 
 
 TRAININGS: Mapping[str, Training] = {
-    "mlp": Training(mlp, "sgd", 0.1, 100, 1000),
-    "lenet": Training(lenet, "sgd", 0.05, 60, 500),
-    "cnn": Training(cnn, "adam", 1e-3, 60, 500),
-    "transformer": Training(Transformer, "adam", 2e-3, 60, 600),
+    "mlp": Training(mlp, "sgd", 0.1, 50, 1500),
+    "lenet": Training(lenet, "sgd", 0.05, 33, 1000),
+    "cnn": Training(cnn, "adam", 1e-3, 33, 1000),
+    "transformer": Training(Transformer, "adam", 2e-3, 33, 1000),
 }
 
 WIDE: Mapping[str, Training] = {

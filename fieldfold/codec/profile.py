@@ -10,7 +10,7 @@ from typing import Literal
 from fieldfold.errors import CodecError
 
 MIN_ERROR_TARGET = 1e-3
-MAX_ERROR_TARGET = {"dead_zone": 0.99, "stochastic": 10.0}
+MAX_ERROR_TARGET = {"dead_zone": 0.99, "stochastic": 30.0}
 MAX_BITS = 32
 
 
@@ -27,7 +27,7 @@ class Profile:
             lost, and for that leaves no residual to error feedback.
         cost: one line for people: size and what it costs in accuracy.
         max_level: `uniform` only; 1 to 127.
-        error_target: `||d - d'||^2 / ||d||^2`, from 1e-3; of `dead_zone` to 0.99, of `stochastic` on average, to 10.
+        error_target: `||d - d'||^2 / ||d||^2`, from 1e-3; of `dead_zone` to 0.99, of `stochastic` on average, to 30.
         max_bits: `dead_zone` only; a delta whose levels would need more bits a parameter (their order-0 entropy) is
             rounded more coarsely than its error target asks for. At most 32; 0 for no bound.
 

@@ -102,7 +102,7 @@ def test_zeros_cost_six_bytes_at_most(name: str, size: int) -> None:
     assert not decode(payload, size).any()
 
 
-@pytest.mark.parametrize("name", set(PROFILES) - {"unbiased"})
+@pytest.mark.parametrize("name", [name for name in PROFILES if name != "unbiased"])
 def test_a_single_parameter_survives(name: str) -> None:
     delta = as_vector([-0.25])
     decoded = decode(encode(delta, name), 1)
@@ -184,7 +184,7 @@ def test_an_unknown_profile_is_refused_and_the_known_ones_are_named() -> None:
         ("dead_zone", 0, 1),
         ("uniform", 7, 0.5),
         ("float32", 1, 0),
-        ("stochastic", 0, 11),
+        ("stochastic", 0, 31),
         ("stochastic", 0, 0),
     ],
 )

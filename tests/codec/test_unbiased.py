@@ -102,7 +102,7 @@ def test_it_needs_a_seed(seed: int | None) -> None:
         encode(as_vector([1.0]), "unbiased", seed=seed)
 
 
-@pytest.mark.parametrize("name", set(PROFILES) - {"unbiased"})
+@pytest.mark.parametrize("name", [name for name in PROFILES if name != "unbiased"])
 def test_no_other_profile_draws_anything(name: str) -> None:
     assert encode(DELTAS["gaussian"], name, seed=3) == encode(DELTAS["gaussian"], name)
 
