@@ -290,7 +290,7 @@ class GlobalModel:
 
 
 def replay_is_long(contributions: int, num_params: int) -> bool:
-    """Whether so many contributions since the last checkpoint take seconds to fold again, however few versions came."""
+    """Whether so many contributions since the last checkpoint take seconds to fold again, whatever came of them."""
     return contributions * (num_params + PARAMS_OF_OVERHEAD) >= PARAMS_BETWEEN_CHECKPOINTS
 
 
