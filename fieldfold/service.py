@@ -11,7 +11,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-log = logging.getLogger(__name__)
+import psutil
+
 END_WITHIN_S = 4.5
 """What takes longer (a long step of a model, a TLS handshake) is cut off: all that matters is on the disk by then."""
 
@@ -69,6 +70,9 @@ def end_on_signals(stop: Callable[[], None]) -> None:
 
 
 def leave() -> None:
-    """Ends the process at once, without waiting for any thread."""
+    """Ends the process and its children at once, without waiting for any thread."""
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
     logging.shutdown()
     os._exit(0)

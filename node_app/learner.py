@@ -34,8 +34,8 @@ LOOK_AT_DATA_S = 60.0
 KEEP_EVERY_S = 60.0
 """Models are written to disk this often and at the end; oftener would wear out the box's flash."""
 IDLE_AFTER_S = 10.0
-STALLED_AFTER_S = 900.0
-"""A step, or the evaluation of a version, may take minutes on a small box."""
+STALLED_AFTER_S = 3600.0
+"""A step or an evaluation may take minutes on a small box, and a bundle's first trial fifty."""
 
 
 class Progress(msgspec.Struct, frozen=True):

@@ -10,19 +10,6 @@ import msgspec
 
 from node_app.database import Database
 
-PIECE_TABLES = """
--- One object at a time: where it is fetched from, and the pieces that have come.
-CREATE TABLE IF NOT EXISTS fetching (
-    digest TEXT PRIMARY KEY,
-    kind TEXT NOT NULL,
-    version INTEGER NOT NULL,
-    prefix TEXT NOT NULL,
-    size_bytes INTEGER NOT NULL,
-    chunk_bytes INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS piece (position INTEGER PRIMARY KEY, data BLOB NOT NULL) STRICT;
-"""
-
 
 class Fetching(msgspec.Struct, frozen=True):
     """An object that is under way.

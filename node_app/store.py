@@ -11,66 +11,19 @@ from typing import Any
 import msgspec
 
 from fieldfold.codec import ErrorFeedback
-from fieldfold.errors import CodecError, FieldfoldError
-from fieldfold.params import Vector, from_bytes, to_bytes
+from fieldfold.errors import CodecError
+from fieldfold.params import Vector, digest, from_bytes, to_bytes
 from fieldfold.sensors.statistics import Normalisation
 from fieldfold.wire.chunks import object_digest
 from fieldfold.wire.messages import ClientUpdate, Receipt, pack, unpack
 from node_app.database import open_database
-from node_app.pieces import PIECE_TABLES, Pieces
+from node_app.pieces import Pieces
+from node_app.schema import TABLES
 
 log = logging.getLogger(__name__)
 HISTORY_KEPT = 1000
 VECTORS_KEPT = 6
 """Enough for what the present task needs, and for what a few former ones left here."""
-
-TABLES = """
-CREATE TABLE IF NOT EXISTS fact (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
--- `tried` names the runtime that the bundle has passed its trial with.
-CREATE TABLE IF NOT EXISTS bundle (
-    digest TEXT PRIMARY KEY,
-    data BLOB NOT NULL,
-    tried TEXT NOT NULL
-) STRICT, WITHOUT ROWID;
--- Parameters by purpose: `global` is the newest version, `served` the one predictions are made with, whole: shared
--- and then local values. `local/DIGEST` is what this gateway alone trains of a task, and never sends.
-CREATE TABLE IF NOT EXISTS vector (
-    purpose TEXT PRIMARY KEY,
-    task TEXT NOT NULL,
-    run TEXT NOT NULL,
-    version INTEGER NOT NULL,
-    data BLOB NOT NULL,
-    normalisation BLOB NOT NULL,
-    written INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
--- What of a run was trained and has not been sent: what the codec left out of the updates so far, and whole updates
--- that were taken back, `steps` optimizer steps of them. `base_version` is the one the newest update is against.
-CREATE TABLE IF NOT EXISTS residual (
-    run TEXT PRIMARY KEY,
-    base_version INTEGER NOT NULL,
-    steps INTEGER NOT NULL,
-    num_params INTEGER NOT NULL,
-    num_trained INTEGER NOT NULL,
-    data BLOB NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS outbox (
-    sequence INTEGER PRIMARY KEY,
-    digest TEXT NOT NULL,
-    run TEXT NOT NULL,
-    base_version INTEGER NOT NULL,
-    has_left INTEGER NOT NULL,
-    body BLOB NOT NULL,
-    created_at REAL NOT NULL
-) STRICT;
-CREATE TABLE IF NOT EXISTS history (
-    sequence INTEGER PRIMARY KEY,
-    accepted INTEGER NOT NULL,
-    reason TEXT NOT NULL,
-    staleness INTEGER NOT NULL,
-    size_bytes INTEGER NOT NULL,
-    decided_at REAL NOT NULL
-) STRICT;
-"""
 
 
 class Parcel(msgspec.Struct, frozen=True):
@@ -132,7 +85,7 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._database, self.notice = open_database(path, TABLES + PIECE_TABLES)
+        self._database, self.notice = open_database(path, TABLES)
         self._transact = self._database.transact
         self.pieces = Pieces(self._database)
 
@@ -155,12 +108,12 @@ class Store:
 
     # -- bundles and vectors ----------------------------------------------------------------------------------------
 
-    def put_bundle(self, digest: str, data: bytes) -> None:
+    def put_bundle(self, name: str, data: bytes) -> None:
         """Keeps the present bundle and forgets the others."""
 
         def work(db: sqlite3.Connection) -> None:
             db.execute("DELETE FROM bundle")
-            db.execute("INSERT INTO bundle VALUES (?, ?, '')", (digest, data))
+            db.execute("INSERT INTO bundle VALUES (?, ?, '')", (name, data))
 
         self._transact(work)
 
@@ -181,27 +134,35 @@ class Store:
     def put_vector(self, purpose: str, vector: StoredVector) -> None:
         """Keeps parameters under a purpose; of very many purposes the oldest are forgotten."""
         normalisation = msgspec.msgpack.encode(vector.normalisation)
-        row = (purpose, vector.task, vector.run, vector.version, to_bytes(vector.values), normalisation)
+        values = vector.values
+        row = (purpose, vector.task, vector.run, vector.version, to_bytes(values), digest(values), normalisation)
         newest = "SELECT purpose FROM vector ORDER BY written DESC LIMIT ?"
 
         def work(db: sqlite3.Connection) -> None:
             (written,) = db.execute("SELECT coalesce(max(written), 0) + 1 FROM vector").fetchone()
-            db.execute("INSERT OR REPLACE INTO vector VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, written))
+            db.execute("INSERT OR REPLACE INTO vector VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (*row, written))
             db.execute(f"DELETE FROM vector WHERE purpose NOT IN ({newest})", (VECTORS_KEPT,))  # noqa: S608 - a constant
 
         self._transact(work)
 
     def vector(self, purpose: str, task: str) -> StoredVector | None:
-        """The parameters under a purpose, when they belong to `task`."""
-        query = "SELECT task, run, version, data, normalisation FROM vector WHERE purpose = ? AND task = ?"
+        """The parameters under a purpose, when they belong to `task`.
+
+        Raises:
+            StoreDamagedError: when they are not what was put in.
+        """
+        query = "SELECT task, run, version, data, normalisation, digest FROM vector WHERE purpose = ? AND task = ?"
         row = self._transact(lambda db: db.execute(query, (purpose, task)).fetchone())
         if row is None:
             return None
         try:
             normalisation = msgspec.msgpack.decode(row[4], type=Normalisation | None)
-            return StoredVector(row[0], row[1], row[2], from_bytes(row[3]), normalisation)
-        except (FieldfoldError, msgspec.DecodeError) as error:
+            values = from_bytes(row[3])
+        except (ValueError, msgspec.DecodeError) as error:
             raise self._database.damaged(f"the parameters kept as {purpose}: {error}") from None
+        if digest(values) != row[5]:
+            raise self._database.damaged(f"the parameters kept as {purpose} do not have their digest")
+        return StoredVector(row[0], row[1], row[2], values, normalisation)
 
     # -- the outbox ------------------------------------------------------------------------------------------------
 

@@ -14,8 +14,8 @@ import pytest
 
 from fieldfold.errors import StoreDamagedError, StoreError
 from node_app import database
-from node_app.store import Store
-from tests.node_app.test_store import RUN, TASK, add, sequences
+from node_app.store import Store, StoredVector
+from tests.node_app.test_store import RUN, TASK, add, delta, sequences
 
 
 @pytest.fixture
@@ -136,6 +136,18 @@ def test_a_residual_that_does_not_decode_is_damage(path: Path) -> None:
         store._transact(lambda db: db.execute("UPDATE residual SET data = x'0102'"))
         with pytest.raises(StoreDamagedError, match="what the codec left out"):
             store.unsent(RUN)
+
+
+@pytest.mark.parametrize(
+    "change", ["data = CAST(x'0000803f' || substr(data, 5) AS BLOB)", "data = x'00'", "normalisation = x'ff'"]
+)
+def test_parameters_that_are_not_what_was_kept_are_damage(path: Path, change: str) -> None:
+    with closing(Store(path)) as store:
+        store.put_vector("local/x", StoredVector(TASK, RUN, 3, delta(), None))
+        assert store.vector("local/x", TASK) is not None
+        store._transact(lambda db: db.execute(f"UPDATE vector SET {change}"))  # noqa: S608 - from above
+        with pytest.raises(StoreDamagedError, match="kept as local/x"):
+            store.vector("local/x", TASK)
 
 
 SET_ASIDE_AND_DIE = """

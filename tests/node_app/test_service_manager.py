@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from broker_config.folder import BrokerFolder
@@ -110,6 +111,22 @@ def test_a_step_that_takes_minutes_does_not_hold_the_end(tmp_path: Path) -> None
         node.says("data read")
         time.sleep(1.0)
         assert node.ends() == 0
+
+
+@pytest.mark.usefixtures("knows_the_task")
+def test_the_trial_of_a_bundle_ends_with_it(tmp_path: Path) -> None:
+    endless = tmp_path / "endless"
+    endless.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 1000\n")
+    endless.chmod(0o755)
+    with NodeProcess(tmp_path, NOBODY, prelude=f"import sys\nsys.executable = {str(endless)!r}") as node:
+        node.says("data read")
+        deadline = time.monotonic() + 30
+        while not (tmp_path / "pid").is_file():
+            assert time.monotonic() < deadline, node.log
+            time.sleep(0.05)
+        child = int((tmp_path / "pid").read_text())
+        assert node.ends() == 0
+        assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
 
 
 def test_a_tls_handshake_does_not_hold_the_end(tmp_path: Path) -> None:
