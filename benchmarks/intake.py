@@ -1,4 +1,4 @@
-"""What an update costs the aggregator from socket to committed fold, beside Flower's and beside moving its vector once.
+"""What an update costs the aggregator from socket to committed fold, beside Flower and beside moving its vector once.
 
 Real Mosquitto, real wire, the aggregator as a user starts it; the default codec. All figures are processor time of
 whole processes, threads and kernel included, so that what else the machine does changes little. Two runs with

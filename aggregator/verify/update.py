@@ -7,9 +7,8 @@ from typing import Annotated, TypeAlias
 
 import msgspec
 
-from fieldfold.codec import decode
+from aggregator.deltas import remember
 from fieldfold.errors import CodecError
-from fieldfold.params import norm
 from fieldfold.wire.messages import ClientUpdate, RejectionCode
 
 
@@ -117,10 +116,9 @@ def _check_base(update: ClientUpdate, expected: Expectation, limits: VerifyConfi
 
 def _check_delta(update: ClientUpdate, expected: Expectation, limits: VerifyConfig) -> Verdict:
     try:
-        delta = decode(update.payload, expected.num_params)
+        length = remember(update.payload, expected.num_params).norm()
     except CodecError as error:
         return Rejected(f"the delta does not decode: {error.reason}")
-    length = norm(delta)
     if not math.isfinite(length):
         return Rejected("the delta holds NaN or infinity")
     longest = limits.max_norm * max(1.0, expected.typical_norm or 0.0)

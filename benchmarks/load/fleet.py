@@ -95,10 +95,9 @@ class VirtualNode:
 
 async def present_run(port: int) -> bytes:
     """The name of the run, from the manifest."""
-    found: list[bytes] = []
-    session = await connect(port, "load-manifest", lambda _, payload: found.append(payload), (TOPICS.model_manifest, 1))
-    while not found:
-        await asyncio.sleep(0.05)
+    found: asyncio.Queue[bytes] = asyncio.Queue()
+    wanted = (TOPICS.model_manifest, 1)
+    session = await connect(port, "load-manifest", lambda _, payload: found.put_nowait(payload), wanted)
+    manifest = read(ModelManifest, await found.get())
     session.close()
-    return bytes.fromhex(read(ModelManifest, found[0]).run)
-
+    return bytes.fromhex(manifest.run)

@@ -1,7 +1,7 @@
 """What a user would pick today on the same machine: Flower in deployment mode, float32, its FedAvg, no torch.
 
-SuperLink, SuperNodes and one ServerApp that runs a few rounds for each model size, the smallest first: its rounds show
-what a round costs whatever its size. Counted is the processor time of SuperLink and all that descends from it.
+SuperLink, SuperNodes and one ServerApp that runs a few rounds for each model size, the smallest first: its rounds
+show what a round costs whatever its size. Counted is the processor time of SuperLink and all that descends from it.
 Installed once into a virtual environment below .cache/.
 """
 

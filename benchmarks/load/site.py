@@ -89,9 +89,7 @@ class Site:
         if program is None:
             raise FieldfoldError("Mosquitto is not installed", "run packaging/install-mosquitto")
         configuration = self.folder / "mosquitto.conf"
-        configuration.write_text(
-            MOSQUITTO.format(port=self.port, folder=self.folder / "broker"), encoding="utf-8"
-        )
+        configuration.write_text(MOSQUITTO.format(port=self.port, folder=self.folder / "broker"), encoding="utf-8")
         self._spawn("broker", str(program), "-c", str(configuration))
         self._wait("broker", lambda: _listens(self.port))
 
@@ -107,7 +105,11 @@ class Site:
         path.write_text(text, encoding="utf-8")
         command = (sys.executable, "-m", "fieldfold", "aggregator", "run", "--config", str(path))
         self._spawn("aggregator", *command, "--log-level", "warning")
-        self._wait("aggregator", lambda: (self.status() or {}).get("state") == "folding" and self.status()["connected"])
+        self._wait("aggregator", self._folds)
+
+    def _folds(self) -> bool:
+        status = self.status()
+        return status is not None and status["connected"] and status["state"] == "folding"
 
     def status(self) -> Any:
         """The aggregator's, None while it does not answer."""

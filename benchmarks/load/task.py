@@ -11,7 +11,7 @@ from fieldfold.params import Layout, TensorSpec, to_bytes
 from fieldfold.sensors.arrays import Array, input_arrays, target_arrays
 from fieldfold.sensors.schema import ColumnTarget, DataSchema, Feature
 from fieldfold.task.bundle import Bundle, batch_bytes, pack
-from fieldfold.task.manifest import LearningRate, Manifest, Metric, Optimizer, SelfCheck
+from fieldfold.task.manifest import LearningRate, Manifest, Metric, Optimizer, SectionName, SelfCheck
 
 ROWS = 1000
 TAIL = 4
@@ -49,7 +49,7 @@ def bundle(num_params: int) -> Bundle:
         producer="benchmarks.load",
     )
     parameters = np.random.default_rng(0).normal(scale=0.05, size=num_params).astype(np.float32)
-    sections = {
+    sections: dict[SectionName, bytes] = {
         "train.onnx": b"",
         "evaluate.onnx": b"",
         "predict.onnx": b"",

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fieldfold.codec.delta import Listed
 from fieldfold.codec.floats import checked_step
 from fieldfold.codec.quantise import MAX_LEVEL, OFFSET_SCALE, Quantised
 from fieldfold.codec.rice import pack_bits, read_bits, read_positions, write_positions
@@ -119,7 +120,7 @@ def _write_gaps(positions: NDArray[np.int32], before: int) -> Symbols:
     return symbols
 
 
-def _read_gaps(reader: PayloadReader, size: int) -> NDArray[np.int32]:
+def _read_gaps(reader: PayloadReader, size: int) -> NDArray[np.intp]:
     """Ascending positions below `size`."""
     symbols = np.frombuffer(reader.stream(size), np.uint8)
     placed = symbols != _ESCAPE
@@ -128,7 +129,8 @@ def _read_gaps(reader: PayloadReader, size: int) -> NDArray[np.int32]:
     steps = symbols.astype(np.int32)
     steps += placed
     np.cumsum(steps, out=steps)
-    positions: NDArray[np.int32] = steps[placed] - np.int32(1)
+    positions: NDArray[np.intp] = steps[placed].astype(np.intp)
+    positions -= 1
     return positions
 
 
@@ -174,7 +176,7 @@ def write_sparse(quantised: Quantised) -> Parts:
     return _streams(quantised, gaps, symbols, overflow)
 
 
-def read_sparse(reader: PayloadReader, num_params: int) -> Vector:
+def read_sparse(reader: PayloadReader, num_params: int) -> Listed:
     """The vector (n,) that `write_sparse` describes.
 
     Raises:
@@ -183,9 +185,7 @@ def read_sparse(reader: PayloadReader, num_params: int) -> Vector:
     scale = _read_scale(reader)
     positions = _read_gaps(reader, num_params)
     values = _read_escaped(reader, positions.size, num_params, lambda codes: scale.values(_unfold(codes)))
-    decoded = np.zeros(num_params, np.float32)
-    decoded[positions] = values
-    return decoded
+    return Listed(positions, values)
 
 
 def write_rice(quantised: Quantised) -> Parts:
@@ -203,7 +203,7 @@ def write_rice(quantised: Quantised) -> Parts:
     ]
 
 
-def read_rice(reader: PayloadReader, num_params: int) -> Vector:
+def read_rice(reader: PayloadReader, num_params: int) -> Listed:
     """The vector (n,) that `write_rice` describes.
 
     Raises:
@@ -216,9 +216,7 @@ def read_rice(reader: PayloadReader, num_params: int) -> Vector:
     values = np.full(positions.size, scale.values(np.array([1]))[0])
     values[large] = _read_large(reader, large.size, num_params, scale)
     np.negative(values, out=values, where=negative)
-    decoded = np.zeros(num_params, np.float32)
-    decoded[positions] = values
-    return decoded
+    return Listed(positions, values)
 
 
 def write_trits(quantised: Quantised) -> Parts:
@@ -260,7 +258,7 @@ def read_trits(reader: PayloadReader, num_params: int) -> Vector:
     return decoded
 
 
-def _enlarge(decoded: Vector, large: NDArray[np.int32], values: Vector) -> None:
+def _enlarge(decoded: Vector, large: NDArray[np.intp], values: Vector) -> None:
     """Gives the `large`-th non-zero elements their values (both (k,)); each keeps its sign. In blocks."""
     passed = taken = 0
     for start in range(0, decoded.size, _RUN):
