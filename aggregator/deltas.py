@@ -9,9 +9,9 @@ import collections
 
 from fieldfold.codec import Delta, decode_delta
 
-MOST = 64
-MOST_BYTES = 64 << 20
-"""Beyond either the oldest make way: about a buffer's worth, so that memory does not depend on who sends what."""
+MOST_VECTORS = 4
+"""Beyond the size of so many float32 vectors of the model the oldest make way. At the default profile some twenty fit,
+which is more than a buffer; of uncompressed ones four."""
 
 _waiting: collections.OrderedDict[tuple[bytes, int], Delta] = collections.OrderedDict()
 
@@ -24,8 +24,9 @@ def remember(payload: bytes, num_params: int) -> Delta:
     """
     delta = decode_delta(payload, num_params)
     _waiting[payload, num_params] = delta
+    most_bytes = MOST_VECTORS * 4 * num_params
     size_bytes = sum(each.size_bytes for each in _waiting.values())
-    while len(_waiting) > MOST or size_bytes > MOST_BYTES:
+    while size_bytes > most_bytes:
         _, oldest = _waiting.popitem(last=False)
         size_bytes -= oldest.size_bytes
     return delta

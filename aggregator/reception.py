@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import time
 from collections.abc import Callable
 from typing import cast
@@ -20,6 +21,10 @@ from fieldfold.wire.messages import Chunk, ClientUpdate, Receipt, RejectionCode,
 
 MAX_BYTES_PER_PARAMETER = 5
 SMALLEST_LIMIT_BYTES = 1 << 16
+SMALLEST_CHUNK_BYTES, FEW_CHUNKS = 512, 64
+"""An update is taken in no more chunks than have this size, or in few: each takes some 200 bytes beside its data."""
+UNFINISHED_KEPT_S = 3600.0
+"""How long the chunks of an update wait for the next one. A node that was away longer sends all of them again."""
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -49,17 +54,35 @@ class Reception:
         self._clock = clock
         self._desk = Desk()
         self._allowance = Allowance(limits.max_per_minute)
+        self._unfinished: collections.OrderedDict[tuple[str, bytes], float] = collections.OrderedDict()
 
     def restore(self) -> None:
         """Takes up the pieces that are on disk; drops those that are not taken any more (the limit was lowered)."""
         self._desk = Desk()
+        self._unfinished.clear()
         for node, digest, message in self._ledger.chunks():
+            self._unfinished[node, digest] = self._clock()
             try:
                 over = self._desk.take(node, unpack(Chunk, message), self._max_update_bytes).over
             except WireError:
                 over = (digest,)
             for name in over:
-                self._ledger.drop_chunks(node, name)
+                self._drop(node, name)
+
+    def expire(self) -> None:
+        """Gives up updates of which nothing has come for long."""
+        before_s = self._clock() - UNFINISHED_KEPT_S
+        while self._unfinished:
+            (node, digest), heard_s = next(iter(self._unfinished.items()))
+            if heard_s > before_s:
+                return
+            self._desk.give_up(node, digest)
+            self._drop(node, digest)
+
+    def _drop(self, node: str, digest: bytes) -> None:
+        """Forgets the chunks of an update that is whole, damaged or given up."""
+        if self._unfinished.pop((node, digest), None) is not None:
+            self._ledger.drop_chunks(node, digest)
 
     def take(self, node: str, message: bytes, model: GlobalModel | None) -> Answer | None:
         """One message from `node`'s update topic; None while its update is not whole.
@@ -70,11 +93,16 @@ class Reception:
         chunk = unpack(Chunk, message)
         if not self._allowance.take(node, chunk.num_chunks, self._clock()):
             return self._defer(node, chunk, model)
-        outcome = self._desk.take(node, chunk, self._most_bytes(model))
+        most_bytes = self._most_bytes(model)
+        if chunk.num_chunks > max(FEW_CHUNKS, most_bytes // SMALLEST_CHUNK_BYTES):
+            raise WireError(f"an update in {chunk.num_chunks} chunks of {chunk.chunk_bytes} bytes")
+        outcome = self._desk.take(node, chunk, most_bytes)
         for digest in outcome.over:
-            self._ledger.drop_chunks(node, digest)
+            self._drop(node, digest)
         if outcome.keep:
-            self._ledger.put_chunk(node, outcome.chunk.digest, outcome.chunk.index, message)
+            self._unfinished[node, chunk.digest] = self._clock()
+            self._unfinished.move_to_end((node, chunk.digest))
+            self._ledger.put_chunk(node, chunk.digest, chunk.index, message)
         if outcome.malformed:
             raise WireError(outcome.malformed)
         return self._decide(node, outcome.whole, model) if outcome.whole else None

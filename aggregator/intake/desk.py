@@ -44,6 +44,11 @@ class Desk:
     def __init__(self) -> None:
         self._nodes: dict[str, Assemblies] = {}
 
+    def give_up(self, node: str, digest: bytes) -> None:
+        """Forgets what has come of an update."""
+        if node in self._nodes:
+            self._nodes[node].hand_over(digest)
+
     def take(self, node: str, chunk: Chunk, max_bytes: int) -> Outcome:
         """Takes a chunk from `node`'s update topic, of an update of at most `max_bytes`.
 

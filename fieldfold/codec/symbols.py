@@ -39,6 +39,7 @@ _TRIT_WEIGHTS = (1, 3, 9, 27, 81)
 _PARAMS_PER_OVERFLOW_BYTE = 8
 _MAX_OVERFLOW_BYTES = 4
 _LOOKUP_BLOCK = 1 << 15
+_SIGN_BIT = 31
 _RUN = 1 << 16
 
 
@@ -211,11 +212,12 @@ def read_rice(reader: PayloadReader, num_params: int) -> Listed:
     """
     scale = _read_scale(reader)
     positions = read_positions(reader, num_params)
-    negative = read_bits(reader, positions.size).view(np.bool_)
+    signs = read_bits(reader, positions.size).astype(np.uint32)
     large = read_positions(reader, positions.size)
     values = np.full(positions.size, scale.values(np.array([1]))[0])
     values[large] = _read_large(reader, large.size, num_params, scale)
-    np.negative(values, out=values, where=negative)
+    signs <<= np.uint32(_SIGN_BIT)
+    values.view(np.uint32)[:] ^= signs
     return Listed(positions, values)
 
 
