@@ -17,7 +17,7 @@ from aggregator.model import GlobalModel
 from aggregator.verify.update import Expectation, Rejected, Verdict, VerifyConfig, verify
 from fieldfold.errors import WireError
 from fieldfold.wire.chunks import object_digest
-from fieldfold.wire.messages import Chunk, ClientUpdate, Receipt, RejectionCode, unpack
+from fieldfold.wire.messages import MAX_COUNTER, Chunk, ClientUpdate, Receipt, RejectionCode, unpack
 
 MAX_BYTES_PER_PARAMETER = 5
 SMALLEST_LIMIT_BYTES = 1 << 16
@@ -176,7 +176,7 @@ class Reception:
             hint=decision.hint[:500],
             staleness=decision.staleness,
             version=model.version if model else 0,
-            next_sequence=self._ledger.next_sequence(decision.node),
+            next_sequence=min(self._ledger.next_sequence(decision.node), MAX_COUNTER),
         )
 
 

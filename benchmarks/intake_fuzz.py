@@ -1,9 +1,9 @@
 """Mutated messages at the intake: the aggregator's own service, on a link that holds nothing back.
 
-Honest nodes send beside hostile ones. Mutated envelopes and payloads, chunks out of order, overlapping, duplicated and
-never finished, claimed sizes up to 2^64, another node's name inside, replays, floods, absurd norms, topics and JSON of
-any kind. Afterwards every update that was sent whole and unchanged must have been accepted, the ledger must replay bit
-for bit, and the memory must be what it was when all had been seen once.
+Honest nodes send beside hostile ones. Mutated envelopes and payloads, chunks out of order, overlapping, duplicated
+and never finished, claimed sizes up to 2^64, another node's name inside, replays, floods, absurd norms, topics and
+JSON of any kind. Afterwards every update that was sent whole and unchanged must have been accepted, the ledger must
+replay bit for bit, and the memory must be what it was when all had been seen once.
 """
 
 from __future__ import annotations
@@ -175,6 +175,9 @@ def campaign(messages: int, seed: int, folder: Path) -> Outcome:
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
     service = made.get(timeout=PATIENCE_S)
+    deadline_s = time.monotonic() + PATIENCE_S
+    while service.status().state != "folding" and time.monotonic() < deadline_s:
+        time.sleep(0.01)
     rng = random.Random(seed)  # noqa: S311 - it must repeat, and secures nothing
     hostile = Hostile(NUM_PARAMS, Topics(FEDERATION), RUN, rng, lambda: link.newest_version)
     begun_s, sizes = time.monotonic(), _push_all(hostile, link, messages)
@@ -233,7 +236,8 @@ def main() -> None:
     print(f"receipts {outcome.receipts}, {outcome.malformed} malformed, {outcome.versions} versions")
     print(
         f"{outcome.messages} messages in {outcome.seconds} s: {outcome.lost} of {outcome.honest} honest updates lost;"
-        f" memory {outcome.rss_warm_mb:.1f} MB warm, {outcome.rss_end_mb:.1f} at the end, {outcome.peak_mb:.1f} at most"
+        f" memory {outcome.rss_warm_mb:.1f} MB warm, {outcome.rss_end_mb:.1f} at the end,"
+        f" {outcome.peak_mb:.1f} at most"
     )
     for what in filter(None, (outcome.fault, outcome.replayed)):
         print(f"BROKEN: {what}")

@@ -21,10 +21,34 @@ HONEST = tuple(f"gateway-{each}" for each in range(8))
 ROGUES = tuple(f"rogue-{each}" for each in range(8))
 REMEMBERED = 500
 EXTREMES = (0, 1, -1, 0x7F, 2**15, 2**31 - 1, 2**32, 2**53 - 1, 2**53, 2**63 - 1, 2**63, 2**64 - 1, -(2**63))
-ODD = (*EXTREMES, None, True, "", "gateway-0", b"", b"\0" * 8, 1e308, float("nan"), float("-inf"), [], {}, [[[]]] * 9)
-TOPICS = ("", "/", "fieldfold", "fieldfold/load/node", "fieldfold/load/node//update", "fieldfold/load/node/UPPER/update",
-          "fieldfold/load/node/rogue-0/update/more", "fieldfold/other/node/rogue-0/update", "a" * 300,
-          "fieldfold/load/node/" + "n" * 200 + "/update", "fieldfold/load/node/aggregator/update")  # fmt: skip
+ODD: tuple[object, ...] = (
+    *EXTREMES,
+    None,
+    True,
+    "",
+    "gateway-0",
+    b"",
+    b"\0" * 8,
+    1e308,
+    float("nan"),
+    float("-inf"),
+    [],
+    {},
+    [[[]]] * 9,
+)
+TOPICS = (
+    "",
+    "/",
+    "fieldfold",
+    "fieldfold/load/node",
+    "fieldfold/load/node//update",
+    "fieldfold/load/node/UPPER/update",
+    "fieldfold/load/node/aggregator/update",
+    "fieldfold/load/node/rogue-0/update/more",
+    "fieldfold/other/node/rogue-0/update",
+    "fieldfold/load/node/" + "n" * 200 + "/update",
+    "a" * 300,
+)
 
 
 class Hostile:
@@ -42,7 +66,7 @@ class Hostile:
         self._payloads = honest_payloads(num_params)
         self._sequences: collections.Counter[str] = collections.Counter()
         self._past: collections.deque[Message] = collections.deque(maxlen=REMEMBERED)
-        self._turn = 0
+        self._turn = self._climbed = 0
         self.honest: set[tuple[str, int]] = set()
         self.kinds: collections.Counter[str] = collections.Counter()
         self._ways: dict[str, Callable[[], list[Message]]] = {
@@ -57,6 +81,7 @@ class Hostile:
             "replayed": self._replayed,
             "flood": self._flood,
             "absurd norm": self._absurd_norm,
+            "climbing norm": self._climbing_norm,
             "no update": self._no_update,
             "status or statistics": self._readable,
             "another topic": self._another_topic,
@@ -191,11 +216,20 @@ class Hostile:
     def _absurd_norm(self) -> list[Message]:
         """Valid, and as long as float32 allows, or a little longer than what came before."""
         name = self._rng.choice(ROGUES)
-        length = self._rng.choice((50.0, 99.0, 1e4, 1e10, 1e20, 1e29, 3e38))
+        payload = self._one_large(self._rng.choice((50.0, 99.0, 1e4, 1e10, 1e20, 1e29, 3e38)))
+        return [(self._topics.update(name), piece) for piece in self._pieces(self._update(name, payload))]
+
+    def _climbing_norm(self) -> list[Message]:
+        """One node sends a few of one length, and then some ninety times as long."""
+        self._climbed = self._climbed % 1000 + 1
+        payload = self._one_large(min(3e38, 0.9 * 90.0 ** (self._climbed / 50)))
+        update = self._update(ROGUES[0], payload)
+        return [(self._topics.update(ROGUES[0]), piece) for piece in self._pieces(update)]
+
+    def _one_large(self, length: float) -> bytes:
         delta = np.zeros(self._num_params, np.float32)
         delta[self._rng.randrange(self._num_params)] = length
-        payload = encode(delta, "lossless" if length > 1e29 else self._rng.choice(("lossless", "int8", "balanced")))
-        return [(self._topics.update(name), piece) for piece in self._pieces(self._update(name, payload))]
+        return encode(delta, "lossless" if length > 1e29 else self._rng.choice(("lossless", "int8", "balanced")))
 
     def _no_update(self) -> list[Message]:
         """A sound object of another kind, or of no kind at all."""
