@@ -195,7 +195,8 @@ def main() -> None:
     grown = growth(samples, chosen.warm_up_s)
     print(
         f"{counts.accepted} accepted of {counts.sent} sent; memory {100 * grown:+.1f} % after"
-        f" {chosen.warm_up_s:.0f} s (wanted under {100 * WANTED_GROWTH:.0f} %); {counts.live_bytes / 1e6:.0f} MB of releases heard"
+        f" {chosen.warm_up_s:.0f} s (wanted under {100 * WANTED_GROWTH:.0f} %);"
+        f" {counts.live_bytes / 1e6:.0f} MB of releases heard"
     )
     result = {
         "benchmark": "fleet_load",
