@@ -10,7 +10,7 @@ import collections
 from fieldfold.codec import Delta, decode_delta
 
 MOST_VECTORS = 4
-"""Beyond the size of so many float32 vectors of the model the oldest make way. At the default profile twenty fit,
+"""Beyond the size of so many float32 vectors of the model the oldest make way. At the default profile thirty fit,
 which is more than a buffer; of uncompressed ones four."""
 
 _waiting: collections.OrderedDict[tuple[bytes, int], Delta] = collections.OrderedDict()

@@ -14,11 +14,11 @@ from fieldfold.params import Vector, norm
 class Listed(NamedTuple):
     """The elements of a vector that are not zero: ascending positions (k,) and values (k,)."""
 
-    positions: NDArray[np.intp]
+    positions: NDArray[np.int32]
     values: Vector
 
 
-NOTHING = Listed(np.empty(0, np.intp), np.empty(0, np.float32))
+NOTHING = Listed(np.empty(0, np.int32), np.empty(0, np.float32))
 
 Part: TypeAlias = Listed | Vector
 
@@ -45,7 +45,7 @@ class Delta(NamedTuple):
         for where, part in self.parts:
             if isinstance(part, Listed):
                 # Positions are distinct, so each sum is rounded once, as in a dense addition; x + 0 is x.
-                np.add.at(total[where], part.positions, factor * part.values)
+                np.add.at(total[where], part.positions.astype(np.intp), factor * part.values)
             else:
                 total[where] += factor * part
 

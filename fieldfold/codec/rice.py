@@ -69,7 +69,7 @@ def write_positions(positions: NDArray[np.int32]) -> list[bytes]:
     ]
 
 
-def read_positions(reader: PayloadReader, size: int) -> NDArray[np.intp]:
+def read_positions(reader: PayloadReader, size: int) -> NDArray[np.int32]:
     """The ascending positions below `size` that `write_positions` wrote.
 
     Raises:
@@ -79,7 +79,7 @@ def read_positions(reader: PayloadReader, size: int) -> NDArray[np.intp]:
     if count > size:
         raise damaged("a list is longer than what it counts")
     if count == 0:
-        return np.empty(0, np.intp)
+        return np.empty(0, np.int32)
     widths = _read_widths(reader, -(-count // _BLOCK))
     absent = widths.size * _BLOCK - count
     num_low = int(widths.sum(dtype=np.int64)) * _BLOCK - absent * int(widths[-1])
@@ -96,9 +96,9 @@ def read_positions(reader: PayloadReader, size: int) -> NDArray[np.intp]:
     if int(gaps.sum(dtype=np.int64)) + count > size:
         raise damaged("a position lies behind the last parameter")
     gaps += 1
-    positions: NDArray[np.intp] = np.cumsum(gaps, dtype=np.intp)
-    positions -= 1
-    return positions
+    np.cumsum(gaps, out=gaps)
+    gaps -= 1
+    return gaps
 
 
 def _read_widths(reader: PayloadReader, num_blocks: int) -> Symbols:

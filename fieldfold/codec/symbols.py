@@ -121,7 +121,7 @@ def _write_gaps(positions: NDArray[np.int32], before: int) -> Symbols:
     return symbols
 
 
-def _read_gaps(reader: PayloadReader, size: int) -> NDArray[np.intp]:
+def _read_gaps(reader: PayloadReader, size: int) -> NDArray[np.int32]:
     """Ascending positions below `size`."""
     symbols = np.frombuffer(reader.stream(size), np.uint8)
     placed = symbols != _ESCAPE
@@ -130,7 +130,7 @@ def _read_gaps(reader: PayloadReader, size: int) -> NDArray[np.intp]:
     steps = symbols.astype(np.int32)
     steps += placed
     np.cumsum(steps, out=steps)
-    positions: NDArray[np.intp] = steps[placed].astype(np.intp)
+    positions: NDArray[np.int32] = steps[placed]
     positions -= 1
     return positions
 
@@ -260,7 +260,7 @@ def read_trits(reader: PayloadReader, num_params: int) -> Vector:
     return decoded
 
 
-def _enlarge(decoded: Vector, large: NDArray[np.intp], values: Vector) -> None:
+def _enlarge(decoded: Vector, large: NDArray[np.int32], values: Vector) -> None:
     """Gives the `large`-th non-zero elements their values (both (k,)); each keeps its sign. In blocks."""
     passed = taken = 0
     for start in range(0, decoded.size, _RUN):
