@@ -150,6 +150,7 @@ async def load(chosen: argparse.Namespace) -> tuple[list[Sample], Counts]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(session.close() for session in sessions))
         if lost or counts.rejected:
             print(f"{lost} connections lost, {counts.rejected} rejected: {dict(counts.reasons)}")
         return watch.samples, counts

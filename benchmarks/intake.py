@@ -108,6 +108,7 @@ async def _run(num_params: int, buffer_size: int, updates: int, deltas: list[byt
         await asyncio.sleep(SETTLE_S)
         spent = {name: 1e3 * (now - threads.get(name, 0.0)) for name, now in cpu_by_thread_s(pid).items()}
         after = site.status()
+        await asyncio.gather(*(node.close() for node in nodes))
         if after["accepted"] - before["accepted"] != updates:
             raise SystemExit(f"{after['accepted'] - before['accepted']} of {updates} accepted: {counts.reasons}")
         return Run(

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -80,7 +81,7 @@ class Funnel:
     def __init__(self) -> None:
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self.receipts: collections.Counter[str] = collections.Counter()
-        self.accepted: set[tuple[str, int]] = set()
+        self.on_accepted: Callable[[tuple[str, int]], None] = lambda _: None
         self.newest_version = 0
         self._room = threading.Semaphore(WINDOW)
         self._token = 0
@@ -111,7 +112,7 @@ class Funnel:
             self.receipts[receipt.code or receipt.decision] += 1
             self.newest_version = max(self.newest_version, receipt.version)
             if receipt.decision == "accepted":
-                self.accepted.add((topic.split("/")[-2], receipt.sequence))
+                self.on_accepted((topic.split("/")[-2], receipt.sequence))
         return Sent()
 
     def drain(self) -> None:
@@ -180,6 +181,7 @@ def campaign(messages: int, seed: int, folder: Path) -> Outcome:
         time.sleep(0.01)
     rng = random.Random(seed)  # noqa: S311 - it must repeat, and secures nothing
     hostile = Hostile(NUM_PARAMS, Topics(FEDERATION), RUN, rng, lambda: link.newest_version)
+    link.on_accepted = hostile.unanswered.discard
     begun_s, sizes = time.monotonic(), _push_all(hostile, link, messages)
     status = service.status()
     service.stop()
@@ -195,8 +197,8 @@ def campaign(messages: int, seed: int, folder: Path) -> Outcome:
         kinds=dict(hostile.kinds),
         receipts=dict(link.receipts),
         malformed=status.malformed,
-        honest=len(hostile.honest),
-        lost=len(hostile.honest - link.accepted),
+        honest=hostile.honest,
+        lost=len(hostile.unanswered),
         versions=status.version or 0,
         replayed="" if finding.difference is None else finding.difference.what,
         fault=fault,

@@ -72,6 +72,11 @@ class VirtualNode:
         for message in cut(body, chunk_size(MESSAGE_BYTES)):
             self.session.publish(TOPICS.update(self.name), message)
 
+    async def close(self) -> None:
+        """Hangs up."""
+        if self.session is not None:
+            await self.session.close()
+
     def _heard(self, topic: str, payload: bytes) -> None:
         counts = self.counts
         if topic != TOPICS.receipt(self.name):
@@ -99,5 +104,5 @@ async def present_run(port: int) -> bytes:
     wanted = (TOPICS.model_manifest, 1)
     session = await connect(port, "load-manifest", lambda _, payload: found.put_nowait(payload), wanted)
     manifest = read(ModelManifest, await found.get())
-    session.close()
+    await session.close()
     return bytes.fromhex(manifest.run)

@@ -55,7 +55,8 @@ class Hostile:
     """An endless stream of messages; `newest` tells the version that honest nodes train from.
 
     Attributes:
-        honest: (node, sequence) of what was sent whole, unchanged and within its rate.
+        honest: how many updates were sent whole, unchanged and within their rate.
+        unanswered: (node, sequence) of those that nobody has called accepted.
         kinds: how many messages of each kind there were.
     """
 
@@ -67,7 +68,8 @@ class Hostile:
         self._sequences: collections.Counter[str] = collections.Counter()
         self._past: collections.deque[Message] = collections.deque(maxlen=REMEMBERED)
         self._turn = self._climbed = 0
-        self.honest: set[tuple[str, int]] = set()
+        self.honest = 0
+        self.unanswered: set[tuple[str, int]] = set()
         self.kinds: collections.Counter[str] = collections.Counter()
         self._ways: dict[str, Callable[[], list[Message]]] = {
             "changed bytes": self._changed_bytes,
@@ -109,7 +111,8 @@ class Hostile:
         self._turn += 1
         node = HONEST[self._turn % len(HONEST)]
         update = self._update(node)
-        self.honest.add((node, update.sequence))
+        self.honest += 1
+        self.unanswered.add((node, update.sequence))
         pieces = self._pieces(update)
         repeated = pieces + self._rng.choices(pieces, k=self._rng.randrange(2))
         self._rng.shuffle(repeated)

@@ -21,6 +21,7 @@ class Session(asyncio.Protocol):
         self._waiting: dict[int, asyncio.Future[None]] = {}
         self._transport: asyncio.Transport | None = None
         self._up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._gone = asyncio.Event()
         self.unacknowledged = 0
         self.lost = False
 
@@ -44,8 +45,9 @@ class Session(asyncio.Protocol):
         del self._buffer[:offset]
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Whoever waits is told."""
+        """Tells whoever waits."""
         self.lost = True
+        self._gone.set()
         for future in (self._up, *self._waiting.values()):
             if not future.done():
                 future.set_exception(ConnectionError(f"{self._client_id}: the broker hung up: {exc}"))
@@ -70,10 +72,11 @@ class Session(asyncio.Protocol):
         """Shows that it is alive."""
         self._send(_packet(PINGREQ, b""))
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Hangs up."""
         if self._transport is not None:
             self._transport.close()
+            await self._gone.wait()
 
     # -- packets -----------------------------------------------------------------------------------------------------
 

@@ -140,6 +140,10 @@ class Site:
         process.kill()
         process.wait()
 
+    def wait(self, name: str) -> int:
+        """The exit status of a program that is about to end."""
+        return self._processes[name].wait(END_TIMEOUT_S)
+
     def log(self, name: str) -> str:
         """What a program has said."""
         return (self.folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")

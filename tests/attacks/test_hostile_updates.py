@@ -124,7 +124,7 @@ def test_a_replay_in_another_run_is_refused_and_answered(plant: Plant) -> None:
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_mutated_messages_break_nothing(seed: int, tmp_path: Path) -> None:
-    outcome = campaign(4000, seed, tmp_path)
+    outcome = campaign(2000, seed, tmp_path)
     assert not is_broken(outcome), outcome
     assert outcome.honest > 0
     assert outcome.versions > 0
