@@ -35,10 +35,25 @@ class Answer(msgspec.Struct, frozen=True):
     decision: Decision | None = None
 
 
+class Unfinished:
+    """One update of which some chunks are still to come.
+
+    Attributes:
+        heard_s: when the newest came.
+        fresh: (position, message) of those that are not on disk yet.
+        is_on_disk: whether others are.
+    """
+
+    def __init__(self, *, is_on_disk: bool = False) -> None:
+        self.heard_s = 0.0
+        self.fresh: list[tuple[int, bytes]] = []
+        self.is_on_disk = is_on_disk
+
+
 class Reception:
     """Takes update messages; every method runs within one of the ledger's transactions, and holds if that holds.
 
-    When a transaction was rolled back `restore` is called in the next one.
+    Before the transaction ends `write` is called; when it was rolled back, `restore` in the next one.
     """
 
     def __init__(
@@ -54,14 +69,14 @@ class Reception:
         self._clock = clock
         self._desk = Desk()
         self._allowance = Allowance(limits.max_per_minute)
-        self._unfinished: collections.OrderedDict[tuple[str, bytes], float] = collections.OrderedDict()
+        self._unfinished: collections.OrderedDict[tuple[str, bytes], Unfinished] = collections.OrderedDict()
 
     def restore(self) -> None:
         """Takes up the pieces that are on disk; drops those that are not taken any more (the limit was lowered)."""
         self._desk = Desk()
         self._unfinished.clear()
         for node, digest, message in self._ledger.chunks():
-            self._unfinished[node, digest] = self._clock()
+            self._keep(node, digest, is_on_disk=True)
             try:
                 over = self._desk.take(node, unpack(Chunk, message), self._max_update_bytes).over
             except WireError:
@@ -73,15 +88,32 @@ class Reception:
         """Gives up updates of which nothing has come for long."""
         before_s = self._clock() - UNFINISHED_KEPT_S
         while self._unfinished:
-            (node, digest), heard_s = next(iter(self._unfinished.items()))
-            if heard_s > before_s:
+            (node, digest), oldest = next(iter(self._unfinished.items()))
+            if oldest.heard_s > before_s:
                 return
             self._desk.give_up(node, digest)
             self._drop(node, digest)
 
+    def write(self) -> None:
+        """Puts on disk what came in this transaction of updates that are not whole at its end: the others never."""
+        for (node, digest), unfinished in reversed(self._unfinished.items()):
+            if not unfinished.fresh:
+                return
+            for position, message in unfinished.fresh:
+                self._ledger.put_chunk(node, digest, position, message)
+            unfinished.fresh, unfinished.is_on_disk = [], True
+
+    def _keep(self, node: str, digest: bytes, *, is_on_disk: bool = False) -> Unfinished:
+        """The update, as the one that was heard last."""
+        unfinished = self._unfinished.setdefault((node, digest), Unfinished(is_on_disk=is_on_disk))
+        self._unfinished.move_to_end((node, digest))
+        unfinished.heard_s = self._clock()
+        return unfinished
+
     def _drop(self, node: str, digest: bytes) -> None:
         """Forgets the chunks of an update that is whole, damaged or given up."""
-        if self._unfinished.pop((node, digest), None) is not None:
+        unfinished = self._unfinished.pop((node, digest), None)
+        if unfinished is not None and unfinished.is_on_disk:
             self._ledger.drop_chunks(node, digest)
 
     def take(self, node: str, message: bytes, model: GlobalModel | None) -> Answer | None:
@@ -100,9 +132,7 @@ class Reception:
         for digest in outcome.over:
             self._drop(node, digest)
         if outcome.keep:
-            self._unfinished[node, chunk.digest] = self._clock()
-            self._unfinished.move_to_end((node, chunk.digest))
-            self._ledger.put_chunk(node, chunk.digest, chunk.index, message)
+            self._keep(node, chunk.digest).fresh.append((chunk.index, message))
         if outcome.malformed:
             raise WireError(outcome.malformed)
         return self._decide(node, outcome.whole, model) if outcome.whole else None

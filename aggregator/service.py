@@ -217,6 +217,7 @@ class Service:
             if self._storage_trouble:
                 self._reception.restore()
             readings = [self._read(message) for message in self._backlog]
+            self._reception.write()
         for message in self._backlog:
             self._link.ack(message)
         self._backlog = []

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -32,6 +31,7 @@ TINY = 1000
 """Parameters of the rounds that are nothing but overhead."""
 PATIENCE_S = 1500.0
 LOOK_EVERY_S = 0.05
+END_TIMEOUT_S = 10.0
 
 APP = """\
 [project]
@@ -188,9 +188,21 @@ def _running(name: str, program: str, *arguments: str) -> Iterator[subprocess.Po
     try:
         yield process
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ends a program and all that it started; some of that are leaders of sessions of their own."""
+    started: list[psutil.Process] = []
+    with _gone_is_fine():
+        started = psutil.Process(process.pid).children(recursive=True)
+    process.terminate()
+    _, alive = psutil.wait_procs(started, timeout=END_TIMEOUT_S)
+    for each in alive:
+        with _gone_is_fine():
+            each.kill()
+    process.kill()
+    process.wait()
 
 
 def _watch(pid: int, marks: Path, sizes: list[int]) -> dict[int, tuple[float, float]]:

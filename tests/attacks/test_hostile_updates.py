@@ -74,6 +74,7 @@ def test_what_nobody_finishes_is_given_up_in_memory_and_on_disk(plant: Plant) ->
         now_s = UNFINISHED_KEPT_S - 1
         reception.take("press-1", alive[1], plant.model)
         now_s = UNFINISHED_KEPT_S
+        reception.write()
         reception.expire()
         assert [node for node, _, _ in plant.ledger.chunks()] == ["press-1"] * 2
         assert [reception.take(ROGUE, message, plant.model) for message in left[1:]] == [None] * len(left[1:])
