@@ -106,6 +106,8 @@ class Reception:
         before = self._ledger.decision(node, update.sequence)
         if before is not None:
             return self._again(node, whole, before, model)
+        if update.sequence <= self._ledger.forgotten_up_to(node):
+            return self._again(node, whole, _forgotten(whole), model)
         decision = _decision(node, whole, self._verify(whole, node, model), model)
         decision = msgspec.structs.replace(decision, id=self._ledger.put_decision(decision))
         return Answer(node, self._receipt(decision, model), decision)
@@ -117,7 +119,7 @@ class Reception:
             run=bytes.fromhex(model.run),
             num_params=model.num_params,
             version=model.version,
-            max_staleness=model.method.max_staleness,
+            max_staleness=model.max_staleness,
             typical_norm=model.typical_norm,
         )
         return verify(whole.update, node, expected, self._limits)
@@ -148,6 +150,12 @@ class Reception:
             version=model.version if model else 0,
             next_sequence=self._ledger.next_sequence(decision.node),
         )
+
+
+def _forgotten(whole: Whole) -> Decision:
+    """Stands for a decision that is not kept any more: it was taken, and what it was nobody knows."""
+    update = whole.update
+    return Decision("", update.node, update.sequence, "", update.base_version, 0, accepted=False, size_bytes=0)
 
 
 def _decision(node: str, whole: Whole, verdict: Verdict, model: GlobalModel | None) -> Decision:

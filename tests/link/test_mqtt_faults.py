@@ -195,7 +195,7 @@ def test_a_second_client_of_the_same_name_is_suspected(plain_mosquitto: NewBroke
     wait_for(first, Connected)
     second.start()
     suspicion = wait_for(first, Refused)
-    assert "another program may use the name press-07" in suspicion.hint
+    assert "another program uses the name press-07" in suspicion.hint
     assert suspicion.lasting
 
 

@@ -20,12 +20,13 @@ from fieldfold.task import signature
 from fieldfold.task.authoring import Task
 from fieldfold.task.bundle import Bundle, pack
 from fieldfold.task.compile import stages
-from fieldfold.task.compile.export import Example, export_graph, unseeded
+from fieldfold.task.compile.export import Example, export_graph
 from fieldfold.task.compile.model import PreparedModel, prepare_model
 from fieldfold.task.compile.outputs import output_arrays
 from fieldfold.task.compile.parity import Parity, check_parity
 from fieldfold.task.compile.randomness import UnseededError
 from fieldfold.task.compile.reference import ReferenceRun
+from fieldfold.task.compile.refusals import unseeded
 from fieldfold.task.compile.samples import Arrays
 from fieldfold.task.compile.source_lines import raised_at, told
 from fieldfold.task.compile.step import TaskFunctions
