@@ -50,7 +50,7 @@ class Parity(NamedTuple):
         runtime: `onnx` or `torch`.
         error: distance of the parameters over their norm.
         loose: tensors not in it: torch's own float32 run strays from float64 in them, and the graph no farther.
-        even: False where every batch has an activation on an edge (`even_batches`), so that `error` says little.
+        even: False where every batch has an activation on an edge (`even_batches`), and the limit FLOAT32_LIMIT.
     """
 
     runtime: str
@@ -128,10 +128,12 @@ def _train(
 def _judged(
     runtime: str, rows: int, found: dict[str, float], torch_float32: dict[str, float], *, even: bool
 ) -> Parity:
-    loose = tuple(name for name, distance in torch_float32.items() if not distance * _SHARE <= TOLERANCE)
+    loose = tuple(name for name, far in torch_float32.items() if even and not far * _SHARE <= TOLERANCE)
     strict = tuple(name for name in found if name not in loose)
-    limits = (TOLERANCE, min(FLOAT32_LIMIT, _SHARE * _joint(torch_float32, loose))) if even else [FLOAT32_LIMIT] * 2
-    for names, limit in zip((strict, loose), limits, strict=True):
+    for names, limit in (
+        (strict, TOLERANCE if even else FLOAT32_LIMIT),
+        (loose, min(FLOAT32_LIMIT, _SHARE * _joint(torch_float32, loose))),
+    ):
         error = _joint(found, names)
         if not error <= limit:
             raise CompileError(
