@@ -15,7 +15,7 @@ from fieldfold.control.client import ControlClient
 from fieldfold.errors import ControlError, LeaseError
 from tests.aggregator.tiny import FEDERATION, bundle
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 class Aggregator:
