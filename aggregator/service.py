@@ -327,7 +327,7 @@ class Service:
         """Drops a little of the past, and some more soon if there is."""
         self._tidy_at = now + RETENTION_EVERY_S
         try:
-            if self._retention.step(time.time()):
+            if self._retention.step(time.time(), now):
                 self._tidy_at = now
         except StoreError as error:
             log.warning("the past is not dropped now: %s", error)

@@ -20,7 +20,7 @@ from fieldfold.errors import ControlError, FieldfoldError
 
 HERE = Path(__file__).resolve().parent
 FEDERATION = "turbofan"
-START_TIMEOUT_S = 20.0
+START_TIMEOUT_S = 60.0
 END_TIMEOUT_S = 10.0
 
 AGGREGATOR = """\

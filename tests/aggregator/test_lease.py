@@ -6,13 +6,9 @@ import os
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Self
 
 import pytest
 from hypothesis import given
@@ -20,14 +16,14 @@ from hypothesis import strategies as st
 
 from aggregator.lease.claim import Tenure, outranks, term_to_take
 from fieldfold.control.client import ControlClient
-from fieldfold.errors import ControlError, LeaseError
+from fieldfold.errors import LeaseError
 from fieldfold.wire.messages import AggregatorPresence, Lease
 from fieldfold.wire.topics import Topics
-from tests.aggregator.tiny import FEDERATION, bundle, chunks, update
+from tests.aggregator.process import Aggregator
+from tests.aggregator.tiny import FEDERATION, chunks, update
 from tests.link.brokers import PlainMosquitto, plain_link, until
 
 TOPICS = Topics(FEDERATION)
-PATIENCE_S = 20.0
 
 claims = st.builds(
     Lease, ledger=st.sampled_from(["one", "two"]), term=st.integers(1, 3), holder=st.sampled_from(["a", "b", "c"])
@@ -72,72 +68,17 @@ def test_it_is_sure_only_after_each_connection_anew() -> None:
         tenure.heard(AggregatorPresence(state="offline", lease=Lease(ledger="two", term=3, holder="z")))
 
 
-class Aggregator:
-    """One as a process, with a state folder of its own."""
+def back_up(aggregator: Aggregator) -> Path:
+    copy = aggregator.folder / "copy.sqlite"
+    with ControlClient(aggregator.socket) as client:
+        client.command("backup", path=str(copy))
+    until(copy.exists)
+    return copy
 
-    def __init__(self, folder: Path, url: str, *options: str) -> None:
-        folder.mkdir(exist_ok=True)
-        (folder / "task.bundle").write_bytes(bundle("raw", "none").data)
-        config = folder / "aggregator.toml"
-        config.write_text(
-            f'federation = "{FEDERATION}"\nstate_dir = "state"\ncontrol_socket = "control.sock"\n'
-            f'task = "task.bundle"\n[broker]\nurl = "{url}"\n[fold]\nmethod = "fedasync"\n',
-            encoding="utf-8",
-        )
-        self.folder = folder
-        with (folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "fieldfold", "aggregator", "run", "--config", str(config), *options],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait()
-
-    @property
-    def log(self) -> str:
-        return (self.folder / "log").read_text(encoding="utf-8")
-
-    def status(self) -> Any:
-        try:
-            with ControlClient(self.folder / "control.sock", timeout_s=5.0) as client:
-                return client.status()
-        except ControlError:
-            return None
-
-    def is_at_work(self) -> None:
-        """Waits until it keeps the federation."""
-        self._wait(lambda: (self.status() or {}).get("term"))
-
-    def has_accepted(self, count: int) -> None:
-        self._wait(lambda: (self.status() or {}).get("accepted") == count)
-
-    def _wait(self, condition: Callable[[], object]) -> None:
-        deadline_s = time.monotonic() + PATIENCE_S
-        while not condition():
-            assert self._process.poll() is None, self.log
-            assert time.monotonic() < deadline_s, self.log
-            time.sleep(0.05)
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-
-    def ends_saying(self, words: str) -> None:
-        """Waits for the end that says that another one keeps the federation."""
-        assert self._process.wait(PATIENCE_S) == LeaseError.exit_code, self.log
-        assert words in self.log
-
-    def sequences(self) -> list[int]:
-        """What it holds, once it has ended."""
-        with closing(sqlite3.connect(self.folder / "state/ledger.sqlite")) as ledger:
-            return [number for (number,) in ledger.execute("SELECT sequence FROM contribution ORDER BY id")]
+def run_of(ledger: Path) -> str:
+    with closing(sqlite3.connect(f"file:{ledger}?mode=ro", uri=True)) as database:
+        return str(database.execute("SELECT id FROM run").fetchone()[0])
 
 
 @pytest.fixture
@@ -148,25 +89,12 @@ def broker(tmp_path: Path) -> Iterator[PlainMosquitto]:
     made.kill()
 
 
-def run_of(aggregator: Aggregator) -> str:
-    with closing(sqlite3.connect(f"file:{aggregator.folder}/copy.sqlite?mode=ro", uri=True)) as ledger:
-        return str(ledger.execute("SELECT id FROM run").fetchone()[0])
-
-
-def back_up(aggregator: Aggregator) -> Path:
-    copy = aggregator.folder / "copy.sqlite"
-    with ControlClient(aggregator.folder / "control.sock") as client:
-        client.command("backup", path=str(copy))
-    until(copy.exists)
-    return copy
-
-
 def test_a_second_one_does_not_start_and_the_first_one_does_not_even_notice(
     broker: PlainMosquitto, tmp_path: Path
 ) -> None:
     with Aggregator(tmp_path / "first", broker.url) as first:
         first.is_at_work()
-        run = run_of(first) if back_up(first) else ""
+        run = run_of(back_up(first))
         with Aggregator(tmp_path / "second", broker.url) as second:
             second.ends_saying("another aggregator keeps this federation")
             assert "--take-over" in second.log
