@@ -24,7 +24,7 @@ from fieldfold.task.bundle import Bundle
 from fieldfold.wire.messages import ClientUpdate, ModelDelta, unpack
 
 log = logging.getLogger(__name__)
-NORMS_REMEMBERED = 64
+NORMS_REMEMBERED, NORMS_OF_A_NODE = 64, 4
 PROGRESS_EVERY_S = 5.0
 PARAMS_BETWEEN_CHECKPOINTS = 1_000_000_000
 """Decoding and adding so many parameters takes a few seconds."""
@@ -84,7 +84,7 @@ class GlobalModel:
         self.contribution = 0
         self.checkpoint_version = 0
         self._state: Any = settings.fold.init()
-        self._norms: tuple[float, ...] = ()
+        self._norms: tuple[tuple[str, float], ...] = ()
         self._oldest_base = 0
         self._checkpoint_every = checkpoint_every
         self._delta_bytes = 0
@@ -97,8 +97,8 @@ class GlobalModel:
 
     @property
     def typical_norm(self) -> float | None:
-        """Median norm of the recent accepted deltas; None before the first."""
-        return statistics.median(self._norms) if self._norms else None
+        """Median norm of the recent accepted deltas, few of each node; None before the first."""
+        return statistics.median_low(norm for _, norm in self._norms) if self._norms else None
 
     @property
     def method(self) -> AnyMethod:
@@ -168,7 +168,7 @@ class GlobalModel:
                 "restore a backup",
             ) from None
         self._oldest_base = ledger.oldest_base(self.task)
-        self._norms = ledger.norms_until(self.task, point.contribution, NORMS_REMEMBERED)
+        self._norms = ledger.norms_until(self.task, point.contribution, NORMS_REMEMBERED, NORMS_OF_A_NODE)
 
     def enter(self, stretch: Stretch, ledger: Ledger) -> None:
         """Goes on with the settings of a stretch that begins here.
@@ -233,7 +233,7 @@ class GlobalModel:
             drift=self._drift(decision.base_version, ledger) if self.method.needs_drift else None,
         )
         self._state, step = self.method.fold(self._state, contribution, self.num_params)
-        self._norms = (*self._norms, decision.norm)[-NORMS_REMEMBERED:]
+        self._norms = _remembered(self._norms, decision.node, decision.norm)
         self.contribution = decision.id
         if step is None:
             return None
@@ -292,6 +292,13 @@ class GlobalModel:
 def replay_is_long(contributions: int, num_params: int) -> bool:
     """Whether so many contributions since the last checkpoint take seconds to fold again, whatever came of them."""
     return contributions * (num_params + PARAMS_OF_OVERHEAD) >= PARAMS_BETWEEN_CHECKPOINTS
+
+
+def _remembered(norms: tuple[tuple[str, float], ...], node: str, norm: float) -> tuple[tuple[str, float], ...]:
+    """The norms with one more: however often one node sends, it does not become what is typical."""
+    mine = [place for place, (name, _) in enumerate(norms) if name == node]
+    kept = norms if len(mine) < NORMS_OF_A_NODE else (*norms[: mine[0]], *norms[mine[0] + 1 :])
+    return (*kept, (node, norm))[-NORMS_REMEMBERED:]
 
 
 def _in_force(ledger: Ledger, task: str, contribution: int) -> Stretch:

@@ -16,6 +16,7 @@ from aggregator.commands import Asked, Desk
 from aggregator.config import LEDGER_FILE, AggregatorConfig
 from aggregator.evaluation import Evaluator, Scored, Unscored, find_fault
 from aggregator.federation import Federation, draw_run_id
+from aggregator.intake.complaints import Complaints
 from aggregator.lease.tenancy import Tenancy
 from aggregator.ledger.ledger import Ledger
 from aggregator.ledger.retention import Retention
@@ -92,6 +93,7 @@ class Service:
         self._reception = Reception(self._ledger, config.verify, config.max_update_bytes)
         with self._ledger.transaction():
             self._reception.restore()
+        self._complaints = Complaints()
         self._link, lookout = links or _links(config, base)
         self._inbox: queue.SimpleQueue[Any] = self._link.events
         self._tenancy = Tenancy(
@@ -236,6 +238,7 @@ class Service:
             if self._storage_trouble:
                 self._reception.restore()
             readings = [self._read(message) for message in self._backlog]
+            self._reception.write()
         for message in self._backlog:
             self._link.ack(message)
         self._backlog = []
@@ -268,7 +271,7 @@ class Service:
             self._tally.heard(reading.node, reading.update_bytes)
         if reading.malformed:
             self._tally.refused(reading.node, reading.malformed)
-            log.warning("of no use: %s", reading.malformed)
+            self._complaints.say(reading.node, f"of no use: {reading.malformed}")
         if reading.answer is None:
             return
         decision, receipt = reading.answer.decision, reading.answer.receipt
@@ -278,7 +281,8 @@ class Service:
             self._tally.decided(decision)
             self._unfolded |= decision.accepted
             if not decision.accepted:
-                log.warning("update %d of %s rejected: %s", decision.sequence, decision.node, decision.reason)
+                what = f"update {decision.sequence} of {decision.node} rejected: {decision.reason}"
+                self._complaints.say(decision.node, what)
         self._outgoing.send(self._topics.receipt(reading.node), write(receipt))
 
     def _react(self, event: object) -> None:
@@ -324,9 +328,11 @@ class Service:
             log.info("%s", progress_line(self.status()))
 
     def _tidy(self, now: float) -> None:
-        """Drops a little of the past, and some more soon if there is."""
+        """Drops what nobody will finish and a little of the past, and some more soon if there is."""
         self._tidy_at = now + RETENTION_EVERY_S
         try:
+            with self._ledger.transaction():
+                self._reception.expire()
             if self._retention.step(time.time(), now):
                 self._tidy_at = now
         except StoreError as error:

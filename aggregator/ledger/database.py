@@ -15,6 +15,8 @@ from aggregator.ledger.schema import FORMAT, TABLES
 from fieldfold.errors import StoreError
 
 LOCK_WAIT_S = 2.0
+PAGE_BYTES = 1 << 14
+"""Of new files: updates and checkpoints are large values, written page by page; small rows cost the same."""
 
 
 class Database:
@@ -76,6 +78,7 @@ class Database:
             self._insist("format", str(FORMAT))
         if self._may_write:
             if self._rows("PRAGMA page_count") == [(0,)]:
+                self._db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
                 self._db.execute("PRAGMA auto_vacuum = INCREMENTAL")
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.executescript(TABLES)

@@ -197,13 +197,18 @@ class Ledger(Versions):
         )
         return int(count)
 
-    def norms_until(self, task: str, contribution: int, limit: int) -> tuple[float, ...]:
-        """Norms of the accepted contributions up to a place in the log, the last `limit` of them, oldest first."""
+    def norms_until(self, task: str, contribution: int, limit: int, of_a_node: int) -> tuple[tuple[str, float], ...]:
+        """(node, norm) of the accepted contributions up to a place in the log, oldest first.
+
+        Of each node the last `of_a_node`, and of all these the last `limit`.
+        """
         rows = self._rows(
-            "SELECT norm FROM contribution WHERE task = ? AND id <= ? AND accepted ORDER BY id DESC LIMIT ?",
-            (task, contribution, limit),
+            "SELECT node, norm FROM (SELECT id, node, norm, row_number() OVER (PARTITION BY node ORDER BY id DESC)"
+            " AS place FROM contribution WHERE task = ? AND id <= ? AND accepted) WHERE place <= ?"
+            " ORDER BY id DESC LIMIT ?",
+            (task, contribution, of_a_node, limit),
         )
-        return tuple(norm for (norm,) in reversed(rows))
+        return tuple(reversed([(node, norm) for node, norm in rows]))
 
     def next_sequence(self, node: str) -> int:
         """The lowest sequence number above all that were seen from this node."""

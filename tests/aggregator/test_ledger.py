@@ -65,9 +65,10 @@ def test_counts_and_the_next_sequence(ledger: Ledger) -> None:
 def test_the_norms_that_led_to_a_place_in_the_log(ledger: Ledger) -> None:
     numbered = [msgspec.structs.replace(accepted(update(sequence=index)), norm=float(index)) for index in range(1, 6)]
     places = put(ledger, *numbered[:2], rejected("press-2"), *numbered[2:])
-    assert ledger.norms_until(TASK, places[4], 10) == (1, 2, 3, 4)
-    assert ledger.norms_until(TASK, places[4], 2) == (3, 4)
-    assert ledger.norms_until(TASK, 0, 10) == ()
+    assert ledger.norms_until(TASK, places[4], 10, 9) == tuple(("press-1", norm) for norm in (1, 2, 3, 4))
+    assert ledger.norms_until(TASK, places[4], 2, 9) == (("press-1", 3), ("press-1", 4))
+    assert ledger.norms_until(TASK, places[4], 10, 1) == (("press-1", 4),)
+    assert ledger.norms_until(TASK, 0, 10, 9) == ()
 
 
 def test_a_sequence_number_is_used_once(ledger: Ledger) -> None:
