@@ -6,7 +6,7 @@ import itertools
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -189,8 +189,12 @@ class Node:
 
     def send(self, update: ClientUpdate, chunk_bytes: int = 4096) -> None:
         """An update, whatever name it bears."""
-        for message in chunks(update, chunk_bytes):
-            self.link.publish(TOPICS.update(self.name), message)
+        self.send_pieces(chunks(update, chunk_bytes))
+
+    def send_pieces(self, pieces: Iterable[bytes]) -> None:
+        """Some chunks of an update."""
+        for piece in pieces:
+            self.link.publish(TOPICS.update(self.name), piece)
 
     def send_statistics(self, task: str, sums: FeatureSums, **changes: Any) -> None:
         fields = {"count": sums.count, "total": sums.total, "total_of_squares": sums.total_of_squares, **changes}
