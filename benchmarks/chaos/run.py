@@ -19,6 +19,8 @@ from fieldfold.errors import FieldfoldError
 STEPS_PER_S, CALM_STEPS_PER_S = 60.0, 120.0
 SETTLE_S = 120.0
 """An update whose receipt was lost is sent again after 20 s, then 40 s."""
+PROFILE = "int8"
+"""Large updates, in several pieces."""
 FOLD = demo.FOLD.replace("buffer_size = 6", "buffer_size = 4")
 
 
@@ -65,7 +67,13 @@ def storm(folder: Path, seed: int, faults: int, nodes: int, tell: Callable[[int]
         settled_s = settle(fleet)
         troubles = fleet.troubles()
         fleet.stop()
-        return Aftermath(dict(raging.counts), round(settled_s, 1), audit(fleet), fleet.endings, troubles)
+        return Aftermath(
+            dict(raging.counts),
+            round(settled_s, 1),
+            audit(fleet.folder, list(fleet.engines)),
+            fleet.endings,
+            troubles,
+        )
 
 
 def calm(folder: Path, seed: int, versions: int, nodes: int) -> Findings:
@@ -74,13 +82,13 @@ def calm(folder: Path, seed: int, versions: int, nodes: int) -> Findings:
         fleet.begin()
         reach(fleet, versions)
         fleet.stop()
-        return audit(fleet)
+        return audit(fleet.folder, list(fleet.engines))
 
 
 def _fleet(folder: Path, seed: int, nodes: int, steps_per_s: float) -> ChaosFleet:
     engines = dict(list(partition(demo.PARTITION_SEED).items())[:nodes])
     pace = dict.fromkeys(engines, steps_per_s)
-    return ChaosFleet(folder, demo.BUNDLE, engines, max_steps_per_s=pace, fold=FOLD, seed=seed)
+    return ChaosFleet(folder, demo.BUNDLE, engines, max_steps_per_s=pace, fold=FOLD, profile=PROFILE, seed=seed)
 
 
 def reach(fleet: ChaosFleet, version: int, patience_s: float = 900.0) -> None:
