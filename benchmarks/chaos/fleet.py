@@ -19,8 +19,6 @@ import msgspec
 from benchmarks.chaos.network import BadLink
 from benchmarks.chaos.shim import CLOCK
 from examples.turbofan.fleet import Fleet
-from fieldfold.control.client import ControlClient
-from fieldfold.errors import ControlError
 
 START_AGAIN_S = 1.0
 """How long a service manager waits with a program that ended by itself; systemd is told to wait 5 s."""
@@ -163,12 +161,6 @@ class ChaosFleet(Fleet):
             if not (status and status["connected"] and status["state"] != "needs attention"):
                 said.append(f"{name}: {status}"[:500])
         return said
-
-    def pause(self) -> None:
-        """The gateways train no more."""
-        for name in self.engines:
-            with contextlib.suppress(ControlError), ControlClient(self.socket(name), timeout_s=5.0) as client:
-                client.command("pause")
 
     # -- how it is started -------------------------------------------------------------------------------------------
 
