@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import sqlite3
 import statistics
+from collections.abc import Collection
 from contextlib import closing
 from pathlib import Path
 
@@ -12,7 +13,6 @@ import msgspec
 
 from aggregator.history.audit import verify
 from aggregator.ledger.ledger import Ledger
-from benchmarks.chaos.fleet import ChaosFleet
 from fieldfold.params import digest
 from fieldfold.wire.messages import ClientUpdate, unpack
 from node_app.store import Store
@@ -46,9 +46,9 @@ class Findings(msgspec.Struct, frozen=True):
     score: float
 
 
-def audit(fleet: ChaosFleet) -> Findings:
-    """Reads ledger and stores of a fleet that has ended."""
-    path = fleet.folder / "aggregator/state/ledger.sqlite"
+def audit(folder: Path, nodes: Collection[str]) -> Findings:
+    """Reads ledger and stores of a fleet that has ended, below its folder."""
+    path = folder / "aggregator/state/ledger.sqlite"
     with closing(sqlite3.connect(path)) as database:
         rows = database.execute("SELECT node, sequence, body FROM contribution WHERE accepted").fetchall()
         (runs,) = database.execute("SELECT count(*) FROM run").fetchone()
@@ -57,11 +57,11 @@ def audit(fleet: ChaosFleet) -> Findings:
         ).fetchall()
     accepted = {(node, sequence) for node, sequence, _ in rows}
     contents = collections.Counter((node, unpack(ClientUpdate, body).payload) for node, _, body in rows if body)
-    acknowledged = {(name, sequence) for name in fleet.engines for sequence in _acknowledged(_store(fleet, name))}
+    acknowledged = {(name, sequence) for name in nodes for sequence in _acknowledged(_store(folder, name))}
     with closing(Ledger.existing(path)) as ledger:
         task = ledger.tasks()[-1]
         finding = verify(ledger, task, lambda _: None)
-        others = sum(not _holds_what_was_released(ledger, task, _store(fleet, name)) for name in fleet.engines)
+        others = sum(not _holds_what_was_released(ledger, task, _store(folder, name)) for name in nodes)
     return Findings(
         acknowledged=len(acknowledged),
         accepted=len(accepted),
@@ -69,15 +69,15 @@ def audit(fleet: ChaosFleet) -> Findings:
         runs=runs,
         lost=len(acknowledged - accepted),
         twice=sum(count - 1 for count in contents.values()),
-        set_aside=len(list(fleet.folder.glob("*/state/node.sqlite.damaged*"))),
+        set_aside=len(list(folder.glob("*/state/node.sqlite.damaged*"))),
         other_bits=others,
         difference=finding.difference.what if finding.difference else "",
         score=statistics.median(score for (score,) in scores) if scores else float("nan"),
     )
 
 
-def _store(fleet: ChaosFleet, name: str) -> Path:
-    return fleet.folder / name / "state" / "node.sqlite"
+def _store(folder: Path, name: str) -> Path:
+    return folder / name / "state" / "node.sqlite"
 
 
 def _acknowledged(store: Path) -> list[int]:

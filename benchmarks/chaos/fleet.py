@@ -19,13 +19,13 @@ import msgspec
 from benchmarks.chaos.network import BadLink
 from benchmarks.chaos.shim import CLOCK
 from examples.turbofan.fleet import Fleet
-from fieldfold.control.client import ControlClient
-from fieldfold.errors import ControlError
 
 START_AGAIN_S = 1.0
 """How long a service manager waits with a program that ended by itself; systemd is told to wait 5 s."""
 NEEDS_SOMEBODY = {2, 8}
 """Exit codes after which a service manager does not start a program again."""
+MESSAGE_BYTES = 2048
+"""So small that an update comes in several pieces."""
 UNLIMITED = resource.RLIM_INFINITY
 NO_ROOM_BYTES = 4096
 """No file may be written behind this, and none of ours is so small."""
@@ -162,16 +162,11 @@ class ChaosFleet(Fleet):
                 said.append(f"{name}: {status}"[:500])
         return said
 
-    def pause(self) -> None:
-        """The gateways train no more."""
-        for name in self.engines:
-            with contextlib.suppress(ControlError), ControlClient(self.socket(name), timeout_s=5.0) as client:
-                client.command("pause")
-
     # -- how it is started -------------------------------------------------------------------------------------------
 
     def _broker_table(self, name: str) -> str:
-        return super()._broker_table(name).replace(str(self._port), str(self.links[name].port))
+        table = super()._broker_table(name).replace(str(self._port), str(self.links[name].port))
+        return f"{table}\nmessage_bytes = {MESSAGE_BYTES}"
 
     def _spawn(self, name: str, *arguments: str) -> None:
         with self._log_path(name).open("ab") as log:

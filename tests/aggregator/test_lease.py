@@ -119,9 +119,11 @@ def test_after_kill_9_the_same_ledger_goes_on_at_once_and_another_one_may_begin(
         with Aggregator(tmp_path / "first", broker.url) as again:
             os.kill(broker.pid, signal.SIGCONT)
             again.is_at_work()
+            assert again.status()["term"] == 2
             again.kill()
     with Aggregator(tmp_path / "other", broker.url) as other:
         other.is_at_work()
+        assert other.status()["term"] == 3
         with Aggregator(tmp_path / "first", broker.url) as late:
             late.ends_saying("another aggregator keeps this federation")
 
@@ -172,4 +174,5 @@ def test_two_that_were_parted_agree_which_one_ends(broker: PlainMosquitto, tmp_p
             with Aggregator(folder, broker.url) as meets:
                 first.ends_saying("another aggregator took over")
                 meets.is_at_work()
+                assert meets.status()["term"] == 3
     apart.kill()
