@@ -24,6 +24,7 @@ from fieldfold.task.bundle import Bundle
 FEDERATION = "load"
 START_TIMEOUT_S = 60.0
 END_TIMEOUT_S = 30.0
+START_ATTEMPTS = 3
 
 MOSQUITTO = """\
 listener {port} 127.0.0.1
@@ -67,7 +68,6 @@ class Site:
     def __init__(self, folder: Path, num_params: int, settings: str = "") -> None:
         self.folder = folder.resolve()
         self.num_params, self._settings = num_params, settings
-        self.port = free_port()
         self._sockets = Path(tempfile.mkdtemp(prefix="fieldfold-"))
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -75,11 +75,19 @@ class Site:
         shutil.rmtree(self.folder, ignore_errors=True)
         (self.folder / "broker").mkdir(parents=True)
         self.bundle: Bundle = write_bundle(self.num_params, self.folder / "task.bundle")
-        self._start_broker()
-        self.start_aggregator()
+        try:
+            self._start_broker()
+            self.start_aggregator()
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Ends both."""
         for name in ("aggregator", "broker"):
             self.end(name)
         shutil.rmtree(self._sockets, ignore_errors=True)
@@ -88,6 +96,18 @@ class Site:
         program = find_mosquitto()
         if program is None:
             raise FieldfoldError("Mosquitto is not installed", "run packaging/install-mosquitto")
+        for attempts_left in reversed(range(START_ATTEMPTS)):
+            self.port = free_port()
+            try:
+                self._try_broker(program)
+            except FieldfoldError:
+                # Somebody else has taken the port since it was free.
+                if not attempts_left:
+                    raise
+            else:
+                return
+
+    def _try_broker(self, program: Path) -> None:
         configuration = self.folder / "mosquitto.conf"
         configuration.write_text(MOSQUITTO.format(port=self.port, folder=self.folder / "broker"), encoding="utf-8")
         self._spawn("broker", str(program), "-c", str(configuration))
