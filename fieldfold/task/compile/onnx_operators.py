@@ -37,12 +37,9 @@ torch.library.register_fake("fieldfold::affine", _affine_shapes, lib=_LIBRARY)
 
 
 def _batch_norm_onnx(x: Any, weight: Any, bias: Any, eps: float) -> tuple[Any, Any, Any]:
-    # with a momentum of 0 the running statistics that come out are those of the batch; what goes in are constants,
-    # since ONNX Runtime writes the results into their memory
-    channels = weight.shape[0]
-    nothing, one = op.Constant(value_floats=[0.0] * channels), op.Constant(value_floats=[1.0] * channels)
+    # with a momentum of 0 the running statistics that come out are those of the batch
     normal, mean, variance = op.BatchNormalization(
-        x, weight, bias, nothing, one, epsilon=eps, momentum=0.0, training_mode=1
+        x, weight, bias, bias, weight, epsilon=eps, momentum=0.0, training_mode=1
     )
     return normal, mean, variance
 
@@ -65,11 +62,7 @@ def translations() -> dict[Any, Callable[..., Any]]:
 
 def onnx_rules() -> dict[Any, Callable[..., Any]]:
     """Decompositions into the operators above; they go before those of `decomposition_table`."""
-    return {
-        aten.native_batch_norm.default: _native_batch_norm,
-        aten._native_batch_norm_legit.default: _native_batch_norm,  # noqa: SLF001 -- the operator's name
-        aten._native_batch_norm_legit.no_stats: _batch_norm_without_statistics,  # noqa: SLF001
-    }
+    return {aten.native_batch_norm.default: _native_batch_norm}
 
 
 def _native_batch_norm(  # noqa: PLR0913, PLR0917 -- torch's signature
@@ -97,14 +90,3 @@ def _native_batch_norm(  # noqa: PLR0913, PLR0917 -- torch's signature
         count = x.shape[0] * math.prod(x.shape[2:])
         running_var.copy_(running_var * (1 - momentum) + variance * (momentum * count / (count - 1)))
     return normal, mean, (variance + eps).rsqrt()
-
-
-def _batch_norm_without_statistics(  # noqa: PLR0913, PLR0917 -- torch's signature
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    training: bool,  # noqa: ARG001, FBT001 -- torch's signature
-    momentum: float,
-    eps: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return _native_batch_norm(x, weight, bias, None, None, True, momentum, eps)
