@@ -151,4 +151,5 @@ class TestRateCorrectedFedBuff:
     @pytest.mark.parametrize(("nodes", "wanted"), [(1, 1), (2, 2), (3, 2)])
     def test_but_never_only_one_where_there_are_two(self, nodes: int, wanted: int) -> None:
         turns = [contribution(f"n{turn % nodes}", *A) for turn in range(12)]
-        assert {len(step.weights) for step in steps(RateCorrectedFedBuff(), *turns)[6:] if step is not None} == {wanted}
+        taken = steps(RateCorrectedFedBuff(), *turns)[6:]
+        assert {len(step.weights) for step in taken if step is not None} == {wanted}
