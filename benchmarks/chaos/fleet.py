@@ -7,8 +7,6 @@ import os
 import resource
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -168,12 +166,5 @@ class ChaosFleet(Fleet):
         table = super()._broker_table(name).replace(str(self._port), str(self.links[name].port))
         return f"{table}\nmessage_bytes = {MESSAGE_BYTES}"
 
-    def _spawn(self, name: str, *arguments: str) -> None:
-        with self._log_path(name).open("ab") as log:
-            self._processes[name] = subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.chaos.shim", *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, "OPENBLAS_NUM_THREADS": "1", CLOCK: str(self._clock(name))},
-            )
+    def _spawn(self, name: str, *arguments: str, module: str = "benchmarks.chaos.shim", **environment: str) -> None:
+        super()._spawn(name, *arguments, module=module, **{CLOCK: str(self._clock(name)), **environment})
