@@ -37,13 +37,13 @@ class ReleaseConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How versions are published.
 
     Attributes:
-        profile: codec profile of the delta from one version to the next; not `unbiased`, since a later release brings
-            what this one leaves out.
+        profile: codec profile of the delta from one version to the next; none that rounds at random, since a later
+            release brings what this one leaves out.
         snapshot_every: versions between two snapshots of the whole model, at most; it comes sooner when the deltas
             since the last one weigh half of it.
     """
 
-    profile: str = "int8"
+    profile: str = "compensated"
     snapshot_every: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
 
     def __post_init__(self) -> None:

@@ -3,10 +3,11 @@
 Real training under FedBuff, with the same schedule and batches for every method; ten nodes, digits divided
 among them by Dirichlet(0.3), turbofan engines as they are. The target is 97 % of what float32 reaches at the
 end: the mean accuracy of its last versions. It is reached when the mean of three versions in a row is there.
-Float32 runs twice, the second time with other batches: what lies between the two is the noise. "Both ways"
-nodes train from what the aggregator releases, its delta quantised too, and that is what is judged. The methods
-of others end at the target. LeNet needs a file that is not kept here; see benchmarks/data/SOURCE.txt, and put
-it at .cache/benchmarks/mnist_5k.csv.gz or name it with --mnist.
+Float32 and our two profiles run twice, the second time with other batches, and each run is compared with float32
+on the same batches; what lies between the two runs of float32 is the noise. "Both ways" nodes train from what the
+aggregator releases, its delta quantised too, and that is what is judged. The methods of others end at the target.
+LeNet needs a file that is not kept here; see benchmarks/data/SOURCE.txt, and put it at
+.cache/benchmarks/mnist_5k.csv.gz or name it with --mnist.
 """
 
 from __future__ import annotations
@@ -25,14 +26,15 @@ import msgspec
 import torch
 
 from benchmarks.learning import data
-from benchmarks.learning.downlink import Downlink, received
+from benchmarks.learning.downlink import Downlink, exact, received
 from benchmarks.learning.fedbuff import Point, Trainee, learn
-from benchmarks.learning.methods import Method, methods
+from benchmarks.learning.methods import methods
 from benchmarks.learning.models import TRAININGS
 
 TARGET_SHARE = 0.97
 IN_A_ROW = 3
 LAST_VERSIONS = 20
+OTHER_BATCHES = "float32, other batches"
 WANTED = {"balanced": (50.0, -0.2, -0.2), "frugal": (100.0, -0.5, -1.0)}
 """Times fewer bytes to the target; points below float32 at the end, in the median and in the worst seed."""
 
@@ -47,24 +49,28 @@ class Task(msgspec.Struct, frozen=True):
 
 
 class Run(msgspec.Struct, frozen=True):
-    """One method on one model and seed, beside float32.
+    """One run of a method on one model and seed, beside float32 on the same batches.
 
     Attributes:
+        draw: which batches.
         accuracy: at the end, in per cent; None for what ends at the target.
         difference: final accuracy less that of float32, in points.
         updates: until the target; None where it was never reached.
-        fewer_bytes: float32's bytes to the target over this method's; 0 where it was never reached.
-        fewer_bytes_in_all: the same over the whole run.
+        bytes_to_target: and what they weigh.
+        float32_bytes_to_target: what float32 sent until then.
+        fewer_bytes_in_all: how many times fewer over the whole run.
         downlink: where the downlink is quantised.
     """
 
     model: str
     seed: int
     method: str
+    draw: int
     accuracy: float | None
     difference: float | None
     updates: int | None
-    fewer_bytes: float
+    bytes_to_target: int | None
+    float32_bytes_to_target: int | None
     fewer_bytes_in_all: float | None
     downlink: Downlink | None
 
@@ -103,62 +109,77 @@ def compare(task: Task) -> list[Run]:
     torch.set_num_threads(1)
     training, federation = TRAININGS[task.model], _federation(task)
     runs: list[Run] = []
-    reference: list[Point] = []
+    references: dict[int, list[Point]] = {}
     for name, method in methods(Trainee(training, task.seed).sizes, task.seed).items():
-        if reference and task.methods and name not in task.methods:
+        if references and task.methods and name not in task.methods:
             continue
-        begun = time.monotonic()
-        steps = learn(
-            training, federation, method.send, task.seed, batches=method.batches, broadcast=method.broadcast
-        )
-        points = list(_until(steps, TARGET_SHARE * final(reference)) if method.only_to_target else steps)
-        reference = reference or points
-        runs.append(_judged(task, name, method, points, reference))
-        print(f"{_line(runs[-1])}  {time.monotonic() - begun:5.1f} s", file=sys.stderr, flush=True)
+        for draw in range(method.draws):
+            begun = time.monotonic()
+            steps = learn(training, federation, method.send(), task.seed, batches=draw, broadcast=method.broadcast)
+            target = TARGET_SHARE * final(references[0]) if references else 0.0
+            points = list(_until(steps, target) if method.only_to_target else steps)
+            reference = references.setdefault(draw, points)
+            target = TARGET_SHARE * final(references[0])
+            whole = not method.only_to_target
+            hit, float32_hit = reached(points, target), reached(reference, target)
+            run = Run(
+                model=task.model,
+                seed=task.seed,
+                method=name,
+                draw=draw,
+                accuracy=final(points) if whole else None,
+                difference=final(points) - final(reference) if whole else None,
+                updates=hit.updates if hit else None,
+                bytes_to_target=hit.bytes_up if hit else None,
+                float32_bytes_to_target=float32_hit.bytes_up if float32_hit else None,
+                fewer_bytes_in_all=reference[-1].bytes_up / points[-1].bytes_up if whole else None,
+                downlink=_downlink(points) if method.broadcast is not exact else None,
+            )
+            runs.append(run)
+            print(f"{_line(run)}  {time.monotonic() - begun:5.1f} s", file=sys.stderr, flush=True)
     return runs
 
 
-def _judged(task: Task, name: str, method: Method, points: list[Point], reference: list[Point]) -> Run:
-    target = TARGET_SHARE * final(reference)
-    hit, float32_hit = reached(points, target), reached(reference, target)
-    whole = not method.only_to_target
-    downlink = None
-    if points[0].bytes_down < reference[0].bytes_down:
-        downlink = received([point.bytes_down for point in points], [point.released for point in points])
-    return Run(
-        model=task.model,
-        seed=task.seed,
-        method=name,
-        accuracy=final(points) if whole else None,
-        difference=final(points) - final(reference) if whole else None,
-        updates=hit.updates if hit else None,
-        fewer_bytes=float32_hit.bytes_up / hit.bytes_up if hit and float32_hit else 0.0,
-        fewer_bytes_in_all=reference[-1].bytes_up / points[-1].bytes_up if whole else None,
-        downlink=downlink,
-    )
+def _downlink(points: Sequence[Point]) -> Downlink:
+    return received([point.bytes_down for point in points], [point.released for point in points])
+
+
+def fewer_bytes(runs: Sequence[Run]) -> float:
+    """How many times fewer than float32, all draws together; 0 where the target was never reached."""
+    sent, float32 = [run.bytes_to_target for run in runs], [run.float32_bytes_to_target for run in runs]
+    if None in sent or None in float32:
+        return 0.0
+    return sum(filter(None, float32)) / sum(filter(None, sent))
 
 
 def _line(run: Run) -> str:
-    line = f"{run.model:<12} seed {run.seed}  {run.method:<22}"
+    line = f"{run.model:<12} seed {run.seed} batches {run.draw}  {run.method:<20}"
     line += " " * 19 if run.accuracy is None else f" {run.accuracy:6.2f} %  {run.difference:+6.2f}  "
-    return line + f" 1/{run.fewer_bytes:<5.0f} in {run.updates or '-':>4} updates"
+    return line + f" 1/{fewer_bytes([run]):<5.0f} in {run.updates or '-':>4} updates"
+
+
+def noise(runs: Sequence[Run]) -> Iterator[Run]:
+    """Float32 on the second batches, compared with float32 on the first."""
+    float32 = {(run.model, run.seed, run.draw): run.accuracy or 0.0 for run in runs if run.method == "float32"}
+    for (model, seed, draw), accuracy in float32.items():
+        if draw:
+            difference = accuracy - float32[model, seed, 0]
+            yield Run(model, seed, OTHER_BATCHES, 0, accuracy, difference, None, None, None, None, None)
 
 
 def summary(runs: Sequence[Run]) -> list[dict[str, object]]:
-    """A row for each model and method: medians and worst over the seeds."""
+    """A row for each model and method: medians and worst over the seeds, of the means over each seed's draws."""
     rows: list[dict[str, object]] = []
     for model, method in dict.fromkeys((run.model, run.method) for run in runs):
         mine = [run for run in runs if (run.model, run.method) == (model, method)]
-        row: dict[str, object] = {
-            "model": model,
-            "method": method,
-            "seeds": len(mine),
-            "fewer_bytes_median": statistics.median(run.fewer_bytes for run in mine),
-            "fewer_bytes_worst": min(run.fewer_bytes for run in mine),
-        }
+        seeds = [[run for run in mine if run.seed == seed] for seed in dict.fromkeys(run.seed for run in mine)]
+        row: dict[str, object] = {"model": model, "method": method, "seeds": len(seeds)}
+        if mine[0].float32_bytes_to_target is not None:
+            row["fewer_bytes_median"] = statistics.median(map(fewer_bytes, seeds))
+            row["fewer_bytes_worst"] = min(map(fewer_bytes, seeds))
         for column in ("accuracy", "difference", "fewer_bytes_in_all"):
-            values = [value for run in mine if (value := getattr(run, column)) is not None]
-            if values:
+            if getattr(mine[0], column) is not None:
+                values = [statistics.mean(getattr(run, column) for run in seed) for seed in seeds]
                 row |= {f"{column}_median": statistics.median(values), f"{column}_worst": min(values)}
         downlinks = [run.downlink for run in mine if run.downlink]
         for who in ("following", "slept", "newcomer") if downlinks else ():
@@ -218,7 +239,7 @@ def main() -> None:
             if chosen.keep:
                 with chosen.keep.open("ab") as kept:
                     kept.writelines(msgspec.json.encode(run) + b"\n" for run in finished)
-    rows = summary(sorted(runs, key=lambda run: list(TRAININGS).index(run.model)))
+    rows = summary(sorted([*noise(runs), *runs], key=lambda run: list(TRAININGS).index(run.model)))
     show(rows)
     result = {"benchmark": "bytes_to_target", "seeds": chosen.seeds, "wanted": WANTED, "rows": rows, "runs": runs}
     sys.stdout.write(msgspec.json.encode(result).decode() + "\n")

@@ -34,7 +34,7 @@ from benchmarks.load.hostile import Hostile
 from benchmarks.load.site import FEDERATION
 from benchmarks.load.task import bundle
 from benchmarks.load.usage import median, peak_rss_bytes, rss_bytes
-from fieldfold.link.session import BrokerLimits, Connected, Delivery, Event, LinkConfig, Received
+from fieldfold.link.session import BrokerLimits, Connected, Delivery, Event, LinkConfig, Received, Will
 from fieldfold.wire.messages import Receipt, read
 from fieldfold.wire.topics import Topics
 
@@ -80,6 +80,7 @@ class Funnel:
 
     def __init__(self) -> None:
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self.will: Will | None = None
         self.receipts: collections.Counter[str] = collections.Counter()
         self.on_accepted: Callable[[tuple[str, int]], None] = lambda _: None
         self.newest_version = 0
@@ -166,7 +167,7 @@ def campaign(messages: int, seed: int, folder: Path) -> Outcome:
 
     def serve() -> None:
         try:
-            service = Service(config, folder, link, RUN.hex)
+            service = Service(config, folder, (link, Funnel()), RUN.hex)
             made.put(service)
             service.run()
         except Exception as error:  # noqa: BLE001 - what comes out here is what the campaign is after

@@ -228,7 +228,7 @@ class Bench:
             base_score=(score, seen) if score is not None and math.isfinite(score) else (0.0, 0),
             payload=encoded.payload,
         )
-        parcel = self._store.add_update(update, encoded.feedback)
+        parcel = self._store.add_update(update, encoded)
         self._local = result.local
         self._attempts = self._attempts + 1 if self.last_base == model.version else 1
         self.last_base, self._sent_at = model.version, time.monotonic()

@@ -32,6 +32,7 @@ CREATE TABLE IF NOT EXISTS residual (
     num_trained INTEGER NOT NULL,
     data BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
+-- `carried` is what goes back into the residual should the update never be folded.
 CREATE TABLE IF NOT EXISTS outbox (
     sequence INTEGER PRIMARY KEY,
     digest TEXT NOT NULL,
@@ -39,6 +40,7 @@ CREATE TABLE IF NOT EXISTS outbox (
     base_version INTEGER NOT NULL,
     has_left INTEGER NOT NULL,
     body BLOB NOT NULL,
+    carried BLOB NOT NULL,
     created_at REAL NOT NULL
 ) STRICT;
 CREATE TABLE IF NOT EXISTS history (

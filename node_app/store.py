@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from fieldfold.codec import ErrorFeedback
+from fieldfold.codec import Encoded, ErrorFeedback
 from fieldfold.errors import CodecError
 from fieldfold.params import Vector, digest, from_bytes, to_bytes
 from fieldfold.sensors.statistics import Normalisation
@@ -178,18 +178,18 @@ class Store:
             raise self._database.damaged(f"what the codec left out: {error.reason}") from None
         return Unsent(row[0], feedback, row[4])
 
-    def add_update(self, update: ClientUpdate, feedback: ErrorFeedback) -> Parcel:
-        """Gives the update its sequence number and keeps it together with the residual it left.
+    def add_update(self, update: ClientUpdate, encoded: Encoded) -> Parcel:
+        """Gives the update its sequence number and keeps it together with what it carries and the residual it left.
 
         Residuals of other runs are forgotten: nothing will be added to them any more.
         """
-        run = update.run.hex()
+        run, feedback = update.run.hex(), encoded.feedback
         row = (run, update.base_version, 0, feedback.residual.size, feedback.num_trained, feedback.to_bytes())
 
         def work(db: sqlite3.Connection) -> Parcel:
             db.execute("DELETE FROM residual WHERE run != ?", (run,))
             db.execute("INSERT OR REPLACE INTO residual VALUES (?, ?, ?, ?, ?, ?)", row)
-            return _enqueue(db, update)
+            return _enqueue(db, update, encoded.carried)
 
         return self._transact(work)
 
@@ -201,9 +201,9 @@ class Store:
 
         def work(db: sqlite3.Connection) -> int:
             db.execute("DELETE FROM outbox WHERE NOT has_left AND run != ?", (run,))
-            rows = db.execute("SELECT body FROM outbox WHERE NOT has_left ORDER BY sequence").fetchall()
-            for (body,) in rows:
-                _restore(db, unpack(ClientUpdate, body))
+            rows = db.execute("SELECT body, carried FROM outbox WHERE NOT has_left ORDER BY sequence").fetchall()
+            for body, carried in rows:
+                _restore(db, unpack(ClientUpdate, body), carried)
             db.execute("DELETE FROM outbox WHERE NOT has_left")
             return len(rows)
 
@@ -249,16 +249,18 @@ class Store:
         def work(db: sqlite3.Connection) -> bool:
             _raise_sequence(db, receipt.next_sequence)
             row = db.execute(
-                "SELECT body FROM outbox WHERE sequence = ? AND digest = ?", (receipt.sequence, receipt.update)
+                "SELECT body, carried FROM outbox WHERE sequence = ? AND digest = ?",
+                (receipt.sequence, receipt.update),
             ).fetchone()
             if row is None:
                 return False
+            update, carried = unpack(ClientUpdate, row[0]), row[1]
             db.execute("DELETE FROM outbox WHERE sequence = ?", (receipt.sequence,))
             if receipt.code == "sequence_used":
-                _enqueue(db, unpack(ClientUpdate, row[0]))
+                _enqueue(db, update, carried)
                 return True
             if receipt.code in ("stale", "no_model"):
-                _restore(db, unpack(ClientUpdate, row[0]))
+                _restore(db, update, carried)
             accepted = receipt.decision == "accepted"
             db.execute(
                 "INSERT OR REPLACE INTO history VALUES (?, ?, ?, ?, ?, ?)",
@@ -275,27 +277,27 @@ class Store:
         return self._transact(lambda db: Totals(_number(db, "accepted"), _number(db, "rejected")))
 
 
-def _enqueue(db: sqlite3.Connection, update: ClientUpdate) -> Parcel:
+def _enqueue(db: sqlite3.Connection, update: ClientUpdate, carried: bytes) -> Parcel:
     sequence = max(1, _number(db, "next_sequence"))
     body = pack(msgspec.structs.replace(update, sequence=sequence))
     parcel = Parcel(sequence, object_digest(body), update.run.hex(), update.base_version, has_left=False, body=body)
     db.execute(
-        "INSERT INTO outbox VALUES (?, ?, ?, ?, 0, ?, ?)",
-        (sequence, parcel.digest, parcel.run, parcel.base_version, body, time.time()),
+        "INSERT INTO outbox VALUES (?, ?, ?, ?, 0, ?, ?, ?)",
+        (sequence, parcel.digest, parcel.run, parcel.base_version, body, carried, time.time()),
     )
     _raise_sequence(db, sequence + 1)
     return parcel
 
 
-def _restore(db: sqlite3.Connection, update: ClientUpdate) -> None:
-    """Puts what a whole update carried into the residual of its run, if that is still the present one."""
+def _restore(db: sqlite3.Connection, update: ClientUpdate, carried: bytes) -> None:
+    """Puts what a whole update carried back into the residual of its run, if that is still the present one."""
     run = update.run.hex()
     row = db.execute("SELECT data, num_params, num_trained FROM residual WHERE run = ?", (run,)).fetchone()
     if row is None:
         return
     feedback = ErrorFeedback.from_bytes(row[0], row[1], num_trained=row[2])
     try:
-        feedback = feedback.restore(update.payload)
+        feedback = feedback.restore(carried)
     except CodecError as error:
         log.error("update %d is given up, the sum is not finite: %s", update.sequence, error.reason)
         return

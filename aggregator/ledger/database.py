@@ -83,7 +83,9 @@ class Database:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.executescript(TABLES)
             self._db.execute(
-                "INSERT OR IGNORE INTO meta VALUES ('format', ?), ('federation', ?)", (FORMAT, federation)
+                "INSERT OR IGNORE INTO meta VALUES"
+                " ('format', ?), ('federation', ?), ('name', lower(hex(randomblob(8)))), ('term', '0')",
+                (FORMAT, federation),
             )
         self._insist("format", str(FORMAT))
         self._insist("federation", federation)
@@ -91,9 +93,13 @@ class Database:
 
     def _insist(self, key: str, value: str) -> None:
         """Refuses a file in which a fact is another one."""
-        [(found,)] = self._rows("SELECT value FROM meta WHERE key = ?", (key,))
+        found = self._fact(key)
         if found != value:
             raise StoreError(f"{self.path}: its {key} is {found}, not {value}", "give another state_dir")
+
+    def _fact(self, key: str) -> str:
+        [(value,)] = self._rows("SELECT value FROM meta WHERE key = ?", (key,))
+        return str(value)
 
     def close(self) -> None:
         """Folds the write-ahead log into the file and lets go of it."""

@@ -15,6 +15,22 @@ from aggregator.ledger.versions import Versions
 class Ledger(Versions):
     """The ledger of one federation; all writes are within a `transaction`."""
 
+    # -- the ledger itself ---------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """Random, drawn when the ledger was made; a backup bears it too."""
+        return str(self._fact("name"))
+
+    @property
+    def term(self) -> int:
+        """The highest term of an aggregator that began with it."""
+        return int(self._fact("term"))
+
+    def put_term(self, term: int) -> None:
+        """Notes that an aggregator begins."""
+        self._db.execute("UPDATE meta SET value = ? WHERE key = 'term'", (str(term),))
+
     # -- tasks and statistics ------------------------------------------------------------------------------------
 
     def add_task(self, task: TaskRecord) -> None:

@@ -14,6 +14,8 @@ from aggregator.ledger.ledger import Ledger
 from aggregator.ledger.records import Place
 
 DAY_S = 86_400.0
+STEADY_S = 3600.0
+JUMP_S = 60.0
 ROWS_A_STEP = 500
 PAGES_A_STEP = 500
 DECISIONS_KEPT = 1_000_000
@@ -32,6 +34,27 @@ class RetentionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_size_bytes: Annotated[int, msgspec.Meta(ge=0)] = 10_000_000_000
 
 
+class SteadyClock:
+    """Whether the wall clock can be trusted to tell an age: it has gone with the machine's own for a while."""
+
+    def __init__(self) -> None:
+        self._ahead_s: float | None = None
+        self._since_s = 0.0
+
+    def is_steady(self, now_s: float, running_s: float) -> bool:
+        """True when no jump was seen for STEADY_S.
+
+        Args:
+            now_s: time since 1970.
+            running_s: of a clock that only runs, such as time.monotonic.
+        """
+        ahead_s = now_s - running_s
+        if self._ahead_s is None or abs(ahead_s - self._ahead_s) > JUMP_S:
+            self._since_s = running_s
+        self._ahead_s = ahead_s
+        return running_s - self._since_s >= STEADY_S
+
+
 class Retention:
     """Keeps one ledger within its limits.
 
@@ -42,29 +65,33 @@ class Retention:
     def __init__(self, config: RetentionConfig, ledger: Ledger, deltas_kept: int) -> None:
         self._config, self._ledger, self._deltas_kept = config, ledger, deltas_kept
         self._dropped: dict[tuple[str, str], int] = {}
+        self._clock = SteadyClock()
 
-    def step(self, now_s: float) -> bool:
+    def step(self, now_s: float, running_s: float) -> bool:
         """Drops a little; whether there is more to drop.
 
         Args:
-            now_s: time since 1970.
+            now_s: time since 1970; while it jumps, nothing is dropped for its age.
+            running_s: of a clock that only runs, such as time.monotonic.
 
         Raises:
             StoreError: when it cannot be written.
         """
+        dated = self._config.max_age_days > 0 and self._clock.is_steady(now_s, running_s)
+        older_than_s = now_s - self._config.max_age_days * DAY_S if dated else None
         with self._ledger.transaction():
             more = self._forget()
             for task in self._ledger.tasks():
-                more |= self._compact(task, now_s)
+                more |= self._compact(task, older_than_s)
         self._ledger.shrink(PAGES_A_STEP)
         return more
 
-    def _compact(self, task: str, now_s: float) -> bool:
+    def _compact(self, task: str, older_than_s: float | None) -> bool:
         floor = self._ledger.floor(task)
         place = new_floor(
             floor,
             self._ledger.dated_checkpoints(task),
-            older_than_s=now_s - self._config.max_age_days * DAY_S if self._config.max_age_days else None,
+            older_than_s=older_than_s,
             too_large=0 < self._config.max_size_bytes < self._ledger.used_bytes(),
         )
         left = self._drop_before_floor(task)

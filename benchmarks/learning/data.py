@@ -15,6 +15,8 @@ from torch import Tensor
 ROOT = Path(__file__).parents[2]
 DIGITS = ROOT / "benchmarks/data/digits.csv.gz"
 ENGINES = ROOT / "examples/turbofan/data/train_FD001.txt.gz"
+TEST_ENGINES = ROOT / "examples/turbofan/data/test_FD001.txt.gz"
+CYCLES_LEFT = ROOT / "examples/turbofan/data/RUL_FD001.txt.gz"
 MNIST = ROOT / ".cache/benchmarks/mnist_5k.csv.gz"
 MNIST_SHA256 = "846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d"
 
@@ -22,11 +24,8 @@ NODES = 10
 DIRICHLET_ALPHA = 0.3
 FEWEST_EXAMPLES = 20
 WINDOW_CYCLES = 30
-TEST_ENGINES = 20
 STAGES = (40, 100)
 """Cycles left that part the three stages of wear: the last 40, 41 to 100, more."""
-TEST_STRIDE = 3
-"""Every third window of the test engines: neighbours differ by one cycle."""
 
 _SENSORS = (2, 3, 4, 7, 8, 9, 11, 12, 13, 14, 15, 17, 20, 21)
 _FIRST_SENSOR_COLUMN = 5
@@ -99,32 +98,44 @@ def mnist(path: Path, seed: int) -> Federation:
 
 
 def engines(seed: int) -> Federation:
-    """Windows of 30 cycles of 14 sensors (14, 30), each engine's at one node or in the test.
+    """Windows of 30 cycles of 14 sensors (14, 30), each engine's at one node; for the test, NASA's 100 others.
 
-    The class is the stage of wear at the window's end. Sensors are normalised by all training engines.
+    The class is the stage of wear at the window's end; the test has as many windows of each. Sensors are normalised
+    by all training engines.
     """
     rng = np.random.default_rng([seed, 2])
-    table = _read(ENGINES, None)
-    owners = table[:, 0].astype(int)
-    order = rng.permutation(np.unique(owners))
-    trained = np.isin(owners, order[TEST_ENGINES:])
-    sensors = table[:, [_FIRST_SENSOR_COLUMN - 1 + number for number in _SENSORS]]
-    sensors = (sensors - sensors[trained].mean(0)) / sensors[trained].std(0)
-    shards = [
-        _windows([sensors[owners == engine] for engine in group])
-        for group in [order[:TEST_ENGINES], *np.array_split(order[TEST_ENGINES:], NODES)]
-    ]
-    test = shards[0]
-    return Federation(shards[1:], Shard(test.inputs[::TEST_STRIDE], test.classes[::TEST_STRIDE]))
+    trained, tested = _read(ENGINES, None), _read(TEST_ENGINES, None)
+    columns = [_FIRST_SENSOR_COLUMN - 1 + number for number in _SENSORS]
+    mean, spread = trained[:, columns].mean(0), trained[:, columns].std(0)
+
+    def series(table: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        return [(table[table[:, 0] == engine][:, columns] - mean) / spread for engine in np.unique(table[:, 0])]
+
+    whole = series(trained)
+    groups = np.array_split(rng.permutation(len(whole)), NODES)
+    left = _read(CYCLES_LEFT, None).astype(int)
+    test = _windows(series(tested), left)
+    return Federation(
+        [_windows([whole[engine] for engine in group], np.zeros(len(group), int)) for group in groups],
+        _as_many_of_each(test),
+    )
 
 
-def _windows(series: list[NDArray[np.float32]]) -> Shard:
+def _as_many_of_each(shard: Shard) -> Shard:
+    """As many windows of each stage, evenly drawn: most of a test engine's life is far from its end."""
+    members = [torch.nonzero(shard.classes == stage).flatten() for stage in range(len(STAGES) + 1)]
+    fewest = min(len(each) for each in members)
+    chosen = torch.cat([each[torch.linspace(0, len(each) - 1, fewest).long()] for each in members])
+    return Shard(shard.inputs[chosen], shard.classes[chosen])
+
+
+def _windows(series: list[NDArray[np.float32]], cycles_left: NDArray[np.int64]) -> Shard:
+    """Every window of each engine, whose series ends `cycles_left` cycles before the engine does."""
     inputs, classes = [], []
-    for cycles in series:
+    for cycles, left_at_end in zip(series, cycles_left, strict=True):
         windows = np.lib.stride_tricks.sliding_window_view(cycles, WINDOW_CYCLES, axis=0)
-        left = np.arange(len(windows))[::-1]
         inputs.append(windows)
-        classes.append(np.digitize(left, STAGES, right=True))
+        classes.append(np.digitize(left_at_end + np.arange(len(windows))[::-1], STAGES, right=True))
     return Shard(
         torch.from_numpy(np.concatenate(inputs).astype(np.float32)), torch.from_numpy(np.concatenate(classes))
     )

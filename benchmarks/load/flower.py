@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 import psutil
 
-from benchmarks.load.site import free_port
+from examples.turbofan.fleet import free_port
 from fieldfold.errors import FieldfoldError
 
 FLOWER = "flwr==1.41.*"

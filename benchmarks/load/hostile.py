@@ -10,13 +10,16 @@ import msgspec
 import numpy as np
 
 from benchmarks.codec_fuzz import honest_payloads, mutate
-from fieldfold.codec import encode
+from fieldfold.codec import decode, encode
+from fieldfold.params import norm
 from fieldfold.wire.chunks import cut, object_digest, short
 from fieldfold.wire.messages import Chunk, ClientUpdate, NodePresence, Statistics, pack, write
 from fieldfold.wire.topics import Topics
 
 Message = tuple[str, bytes]
 
+LONGEST = 100.0
+"""An honest update is no longer than what verify.max_norm always allows; one rounded at random to error 20 may be."""
 HONEST = tuple(f"gateway-{each}" for each in range(8))
 ROGUES = tuple(f"rogue-{each}" for each in range(8))
 REMEMBERED = 500
@@ -64,7 +67,7 @@ class Hostile:
         self, num_params: int, topics: Topics, run: bytes, rng: random.Random, newest: Callable[[], int]
     ) -> None:
         self._num_params, self._topics, self._run, self._rng, self._newest = num_params, topics, run, rng, newest
-        self._payloads = honest_payloads(num_params)
+        self._payloads = [each for each in honest_payloads(num_params) if norm(decode(each, num_params)) < LONGEST]
         self._sequences: collections.Counter[str] = collections.Counter()
         self._past: collections.deque[Message] = collections.deque(maxlen=REMEMBERED)
         self._turn = self._climbed = 0

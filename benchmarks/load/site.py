@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from typing import Any, Self
 
 from benchmarks.load.task import write_bundle
 from broker_config.mosquitto import find_mosquitto
+from examples.turbofan.fleet import free_port, listens
 from fieldfold.control.client import ControlClient
 from fieldfold.errors import ControlError, FieldfoldError
 from fieldfold.task.bundle import Bundle
@@ -111,7 +111,7 @@ class Site:
         configuration = self.folder / "mosquitto.conf"
         configuration.write_text(MOSQUITTO.format(port=self.port, folder=self.folder / "broker"), encoding="utf-8")
         self._spawn("broker", str(program), "-c", str(configuration))
-        self._wait("broker", lambda: _listens(self.port))
+        self._wait("broker", lambda: listens(self.port))
 
     def start_aggregator(self) -> None:
         """Starts it, again if need be; returns when it folds."""
@@ -184,16 +184,3 @@ class Site:
             if self._processes[name].poll() is not None or time.monotonic() > deadline_s:
                 raise FieldfoldError(f"the {name} did not come up: {self.log(name).strip()[-500:]}")
             time.sleep(0.05)
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(0.5)
-        return probe.connect_ex(("127.0.0.1", port)) == 0

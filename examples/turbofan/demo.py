@@ -35,9 +35,6 @@ AWAY_S = 3.0
 LOOK_EVERY_S = 0.5
 LINE_EVERY_S = 5.0
 FOLD = """
-[release]
-profile = "balanced"
-
 [fold]
 method = "rate-corrected-fedbuff"
 buffer_size = 6

@@ -26,12 +26,15 @@ class ErrorFeedback:
     For each update that was encoded exactly one of these comes true:
 
     - it was accepted: nothing to do, the residual already holds the rest;
-    - it was rejected or expired before it was folded: `restore` takes its payload back, at any time and in
+    - it was rejected or expired before it was folded: `restore` takes back what it carried, at any time and in
       any order, also after later updates were encoded. (Where the reason was the content itself, a norm too
       large, leave it out instead: the next update would only be larger.)
     - it was superseded before anything left, by a delta that *contains* it (same base, trained further):
       go on from the ErrorFeedback of before, so keep that beside the payload until the first byte leaves;
       if the newer delta only holds what came since, `restore` as above.
+
+    A profile that rounds at random leaves no residual, but what it was to carry must still be kept to be restored:
+    the payload itself holds it with up to 20 times its energy in noise.
 
     Attributes:
         residual: (n,) float32, read-only.
@@ -69,8 +72,8 @@ class ErrorFeedback:
     def encode(self, delta: Vector, profile: str | Profile = DEFAULT_PROFILE, *, seed: int | None = None) -> Encoded:
         """Encodes `delta` (n,) together with the residual.
 
-        An unbiased profile (which needs a `seed`, see `fieldfold.codec.encode`) leaves none: to bring later what a
-        draw lost would tie an update to the draws before it. What another profile left earlier still goes out.
+        An unbiased profile (its `seed`: see `fieldfold.codec.encode`) leaves none: to bring later what a draw lost
+        would tie an update to the draws before it. What another profile left earlier still goes out.
 
         Raises:
             CodecError: as `fieldfold.codec.encode` does, and when the shapes differ; this value stays valid.
@@ -82,18 +85,19 @@ class ErrorFeedback:
         chosen = find_profile(profile)
         payload = encode(wanted, chosen, num_trained=self.num_trained, seed=seed)
         decoded = decode(payload, wanted.size)
+        carried = encode(wanted, "lossless") if chosen.is_unbiased else payload
         np.subtract(wanted, decoded, out=wanted)
         wanted[0 if chosen.is_unbiased else self.num_trained :] = 0
-        return Encoded(payload, decoded, ErrorFeedback(wanted, self.num_trained))
+        return Encoded(payload, decoded, ErrorFeedback(wanted, self.num_trained), carried)
 
-    def restore(self, payload: bytes) -> ErrorFeedback:
-        """Puts back what `payload`, encoded earlier and never folded, would have carried.
+    def restore(self, carried: bytes) -> ErrorFeedback:
+        """Puts back what an update, encoded earlier and never folded, would have carried.
 
         Raises:
-            CodecError: when the payload is damaged, or the sum is no longer finite.
+            CodecError: when the bytes are damaged, or the sum is no longer finite.
         """
         with np.errstate(over="ignore"):
-            residual = self.residual + decode(payload, self.residual.size)
+            residual = self.residual + decode(carried, self.residual.size)
         residual[self.num_trained :] = 0
         if not is_finite(residual):
             raise CodecError("the residual overflows", "start again with an empty one")
@@ -107,8 +111,11 @@ class Encoded(NamedTuple):
         payload: what to send.
         decoded: (n,) float32, what the receiver will make of it, bit for bit.
         feedback: to be stored together with the payload, and used for the next update.
+        carried: what `restore` takes should it never be folded: the payload, or where that is rounded at random, what
+            it stands for, without loss.
     """
 
     payload: bytes
     decoded: Vector
     feedback: ErrorFeedback
+    carried: bytes

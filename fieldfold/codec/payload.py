@@ -10,6 +10,7 @@ docs/WIRE_FORMAT.md describes every layout byte by byte.
 from __future__ import annotations
 
 import math
+import secrets
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -78,25 +79,27 @@ def encode(
         num_trained: elements from here on are buffers (a BatchNorm mean): they are sent as float16, since
             error feedback does not suit them and they must not share a step with the parameters. None when
             there are no buffers. `lossless` ignores it.
-        seed: of the draws of `unbiased`, a whole number from 0, another for every update of every node; equal seeds
-            give equal bytes. Other profiles ignore it.
+        seed: of the draws of profiles that round at random, a whole number from 0, another for every update of every
+            node; equal seeds give equal bytes. None takes one from the system. Other profiles ignore it.
 
     Raises:
         CodecError: an element is NaN or infinite; the array is not one-dimensional float32; the profile
-            does not exist, or is `unbiased` without a seed; a lossy profile meets an element above 2^100.
+            does not exist; the seed is negative; a lossy profile meets an element above 2^100.
     """
     chosen = find_profile(profile)
     delta = _checked_delta(delta)
-    if chosen.is_unbiased and (seed is None or seed < 0):
-        raise CodecError(f"the profile {chosen.name} needs a seed from 0", "give every update a seed of its own")
+    if seed is None:
+        seed = secrets.randbits(64)
+    if seed < 0:
+        raise CodecError(f"the seed is {seed}", "seeds are whole numbers from 0; give every update one of its own")
     trained = delta.size if num_trained is None else num_trained
     if not 0 <= trained <= delta.size:
         raise CodecError(f"num_trained is {trained}, the delta has {delta.size} elements")
     if chosen.method == "float32" or trained == delta.size:
-        return _encode_whole(delta, chosen, seed or 0)
+        return _encode_whole(delta, chosen, seed)
     if trained == 0:
         return _encode_whole(delta, PROFILES["float16"])
-    first = _encode_whole(delta[:trained], chosen, seed or 0)
+    first = _encode_whole(delta[:trained], chosen, seed)
     second = _encode_whole(delta[trained:], PROFILES["float16"])
     return _head(SPLIT, delta.size) + varint(trained) + varint(len(first)) + first + second
 

@@ -71,18 +71,23 @@ _ALL = (
     ),
     Profile("int4", "uniform", "about 0.8 bits a parameter; error about 0.1, more with outliers", 7),
     Profile(
-        "balanced",
+        "compensated",
         "dead_zone",
-        "at most 0.42 bits a parameter; error 0.4 or what that allows, sent later by error feedback",
+        "at most 0.42 bits a parameter; error 0.4 or what that allows, which comes later: for releases",
         error_target=0.4,
         max_bits=0.42,
     ),
     Profile(
+        "balanced",
+        "stochastic",
+        "0.1 to 0.45 bits a parameter; error 8 at random, none on average",
+        error_target=8.0,
+    ),
+    Profile(
         "frugal",
-        "dead_zone",
-        "at most 0.18 bits a parameter; error 0.6 or what that allows, sent later: up to half as many updates more",
-        error_target=0.6,
-        max_bits=0.18,
+        "stochastic",
+        "0.06 to 0.25 bits a parameter; error 20 at random, none on average",
+        error_target=20.0,
     ),
 )
 """Costs are of LeNet deltas in training; an error is `||d - d'||^2 / ||d||^2`."""

@@ -19,7 +19,7 @@ from aggregator.history.replay import released
 from aggregator.ledger import retention as retention_module
 from aggregator.ledger.ledger import Ledger
 from aggregator.ledger.records import Place
-from aggregator.ledger.retention import DAY_S, Retention, RetentionConfig, new_floor
+from aggregator.ledger.retention import DAY_S, STEADY_S, Retention, RetentionConfig, SteadyClock, new_floor
 from fieldfold.errors import StoreError
 from tests.aggregator.histories import live_through
 from tests.aggregator.running import RunningAggregator, eventually
@@ -58,7 +58,8 @@ def days_of(path: Path, clock: Clock, method: AnyMethod, days: int = 5) -> Plant
 def keep(plant: Plant, clock: Clock, **limits: float) -> None:
     """Drops until there is nothing more to drop."""
     retention = Retention(msgspec.convert(limits, RetentionConfig), plant.ledger, DELTAS_KEPT)
-    while retention.step(clock.now_s):
+    retention.step(clock.now_s - STEADY_S, 0.0)
+    while retention.step(clock.now_s, STEADY_S):
         pass
 
 
@@ -221,9 +222,20 @@ def test_the_floor_rises_to_a_checkpoint_but_never_to_the_newest(
     assert found.version == expected
 
 
+def test_no_age_is_told_by_a_clock_that_jumps() -> None:
+    wall, steady = SteadyClock(), []
+    for running_s, jumped_s in ((0, 0), (3599, 5), (3600, 5), (3660, 1e9), (7000, 1e9), (7260, 1e9), (7300, 0)):
+        steady.append(wall.is_steady(1e9 + running_s + jumped_s, running_s))
+    assert steady == [False, False, True, False, False, True, False]
+
+
 def test_a_running_aggregator_keeps_within_its_limits(
-    start: Callable[[AggregatorConfig], RunningAggregator], tmp_path: Path, clock: Clock
+    start: Callable[[AggregatorConfig], RunningAggregator],
+    tmp_path: Path,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(retention_module, "STEADY_S", 0.0)
     plant = days_of(tmp_path / "state" / "ledger.sqlite", clock, FedBuff(buffer_size=2))
     plant.ledger.close()
     limits = RetentionConfig(max_age_days=1.5)

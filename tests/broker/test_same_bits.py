@@ -9,20 +9,20 @@ from pathlib import Path
 import pytest
 
 from aggregator.ledger.ledger import Ledger
+from benchmarks.chaos.network import BadLink
 from examples.turbofan.fleet import FEDERATION
 from fieldfold.control.client import ControlClient
 from fieldfold.params import digest
 from fieldfold.task.bundle import Bundle
 from node_app.store import Store
 from tests.broker.loop import LoopFleet
-from tests.broker.proxy import BadLink
 from tests.node_app.turbofan import bundle_file
 
 ENGINES = {"gateway-01": (3, 5, 8, 13), "gateway-02": (21, 34, 55, 89)}
 STEPS_PER_S = 400.0
 VERSIONS = 300
 EVERY_UPDATE_A_VERSION = '[fold]\nmethod = "fedbuff"\nbuffer_size = 1\nserver_learning_rate = 0.2\n'
-RELEASE = '[release]\nprofile = "balanced"\nsnapshot_every = 30\n'
+RELEASE = '[release]\nprofile = "compensated"\nsnapshot_every = 30\n'
 
 
 class FleetOnABadLink(LoopFleet):

@@ -22,22 +22,31 @@ def bits_a_parameter(delta: Vector, profile: str | Profile) -> float:
 
 @pytest.mark.parametrize(
     ("profile", "at_most"),
-    [("lossless", 29), ("float16", 16), ("int8", 5), ("int4", 1.2), ("balanced", 0.35), ("frugal", 0.17)],
+    [
+        ("lossless", 29),
+        ("float16", 16),
+        ("int8", 5),
+        ("int4", 1.2),
+        ("compensated", 0.35),
+        ("balanced", 0.33),
+        ("frugal", 0.17),
+    ],
 )
 def test_what_each_profile_costs(profile: str, at_most: float) -> None:
     assert bits_a_parameter(heavy_tailed(100_000), profile) < at_most
 
 
-@pytest.mark.parametrize(("profile", "at_most_bytes"), [("balanced", 50), ("frugal", 30)])
+@pytest.mark.parametrize(("profile", "at_most_bytes"), [("compensated", 50), ("balanced", 50), ("frugal", 32)])
 def test_a_model_of_500_parameters_pays_no_tens_of_bytes_for_headers(profile: str, at_most_bytes: int) -> None:
-    assert len(encode(heavy_tailed(500), profile)) <= at_most_bytes
+    sizes = [len(encode(heavy_tailed(500), profile, seed=seed)) for seed in range(50)]
+    assert np.mean(sizes) <= at_most_bytes
 
 
-@pytest.mark.parametrize("profile", ["balanced", "frugal", "int8", "int4"])
+@pytest.mark.parametrize("profile", ["compensated", "balanced", "frugal", "unbiased", "int8", "int4"])
 def test_a_single_outlier_costs_a_few_bytes(profile: str) -> None:
     delta = np.full(100_000, 1e-9, np.float32)
     delta[70_000] = -3.0
-    payload = encode(delta, profile)
+    payload = encode(delta, profile, seed=2)
     assert len(payload) < 60
     assert decode(payload, delta.size)[70_000] == pytest.approx(-3.0, rel=0.01)
 

@@ -102,14 +102,14 @@ def test_zeros_cost_six_bytes_at_most(name: str, size: int) -> None:
     assert not decode(payload, size).any()
 
 
-@pytest.mark.parametrize("name", [name for name in PROFILES if name != "unbiased"])
+@pytest.mark.parametrize("name", PROFILES)
 def test_a_single_parameter_survives(name: str) -> None:
     delta = as_vector([-0.25])
-    decoded = decode(encode(delta, name), 1)
+    decoded = decode(encode(delta, name, seed=1), 1)
     assert decoded[0] == pytest.approx(-0.25, rel=0.01)
 
 
-@pytest.mark.parametrize("name", ["float16", "int8", "unbiased", "int4", "balanced", "frugal"])
+@pytest.mark.parametrize("name", [name for name in PROFILES if name != "lossless"])
 def test_lossy_profiles_take_a_delta_of_subnormals_for_nothing(name: str) -> None:
     assert not decode(encode(as_vector([1e-40, -1e-38]), name), 2).any()
 
@@ -117,7 +117,7 @@ def test_lossy_profiles_take_a_delta_of_subnormals_for_nothing(name: str) -> Non
 @pytest.mark.parametrize("name", PROFILES)
 def test_encoding_twice_gives_the_same_bytes(name: str) -> None:
     delta = shapes_of_deltas(5000)["heavy tails"]
-    assert encode(delta, name) == encode(delta.copy(), name)
+    assert encode(delta, name, seed=3) == encode(delta.copy(), name, seed=3)
 
 
 def test_strided_input_is_taken() -> None:
@@ -127,9 +127,9 @@ def test_strided_input_is_taken() -> None:
 
 def test_buffers_travel_as_float16_whatever_the_parameters_do() -> None:
     delta = np.concatenate([shapes_of_deltas(2000)["heavy tails"], as_vector([300.0, 0.5, -7.25])])
-    decoded = decode(encode(delta, "frugal", num_trained=2000), 2003)
+    decoded = decode(encode(delta, "frugal", num_trained=2000, seed=1), 2003)
     assert decoded[2000:].tolist() == [300.0, 0.5, -7.25]
-    assert (decoded[:2000] == decode(encode(delta[:2000], "frugal"), 2000)).all()
+    assert (decoded[:2000] == decode(encode(delta[:2000], "frugal", seed=1), 2000)).all()
 
 
 @pytest.mark.parametrize("num_trained", [0, 1, 499, 500])
@@ -156,7 +156,7 @@ def test_nan_and_infinity_are_refused_with_their_place(name: str, bad: float, si
         encode(delta, name)
 
 
-@pytest.mark.parametrize("name", ["float16", "int8", "unbiased", "int4", "balanced", "frugal"])
+@pytest.mark.parametrize("name", [name for name in PROFILES if name != "lossless"])
 def test_lossy_profiles_refuse_what_has_diverged(name: str) -> None:
     with pytest.raises(CodecError, match="2e\\+38"):
         encode(as_vector([1.0, -2e38]), name)
@@ -172,7 +172,7 @@ def test_anything_but_a_float32_vector_is_refused(delta: Vector) -> None:
 
 
 def test_an_unknown_profile_is_refused_and_the_known_ones_are_named() -> None:
-    with pytest.raises(CodecError, match="lossless, float16, int8, unbiased, int4, balanced, frugal"):
+    with pytest.raises(CodecError, match="lossless, float16, int8, unbiased, int4, compensated, balanced, frugal"):
         encode(as_vector([1.0]), "tiny")
 
 

@@ -117,7 +117,7 @@ def add(store: Store, base_version: int = 0) -> Parcel:
         base_score=(0.0, 0),
         payload=encoded.payload,
     )
-    return store.add_update(update, encoded.feedback)
+    return store.add_update(update, encoded)
 
 
 def until(condition: Callable[[], bool]) -> None:

@@ -95,11 +95,11 @@ def test_only_the_newest_few_that_were_set_aside_are_kept(path: Path) -> None:
 
 def test_a_store_of_a_newer_program_is_not_touched(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as newer:
-        newer.setattr(database, "FORMAT", 2)
+        newer.setattr(database, "FORMAT", database.FORMAT + 1)
         filled(path)
     before = path.read_bytes()
     with pytest.raises(
-        StoreError, match=r"a newer fieldfold wrote it \(store format 2; this one reads 1\)"
+        StoreError, match=r"a newer fieldfold wrote it \(store format 3; this one reads 2\)"
     ) as refused:
         Store(path)
     assert "update fieldfold" in refused.value.hint

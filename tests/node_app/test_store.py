@@ -56,7 +56,7 @@ def add(store: Store, seed: int = 0, *, base_version: int = 3, run: str = RUN) -
         base_score=(0.0, 0),
         payload=encoded.payload,
     )
-    return store.add_update(update, encoded.feedback), encoded.feedback
+    return store.add_update(update, encoded), encoded.feedback
 
 
 def carried(parcel: Parcel) -> Vector:

@@ -18,7 +18,6 @@ from torch import Tensor
 aten = torch.ops.aten
 
 _LONG_KERNEL = 16  # in one dimension: from here on the kernel is better the short side of another convolution
-_WIDE = 8  # channels on both sides from which a matrix product a kernel position beats one over all of them
 
 
 class Window(NamedTuple):
@@ -140,9 +139,8 @@ def _weight_gradient(big: Tensor, small: Tensor, weight: Tensor, window: Window,
         dims = [0, *range(2, small.dim())]
         found = [(view * small).sum(dims) for view in window.views(padded, out)]
         return torch.stack(found, 1).reshape(weight.shape)
-    wide = min(weight.shape[:2]) >= _WIDE and math.prod(window.kernel) > 1
-    if groups == 1 and len(out) > 1 and wide and max(window.stride) == 1:
-        return _by_position(padded, small, weight, window)
+    if groups == 1 and len(out) > 1 and math.prod(window.kernel) > 1 and max(window.stride) == 1:
+        return _stacked(padded, small, weight, window)
     batch, length = big.shape[0], math.prod(out)
     views = [view.reshape(batch, groups, -1, length) for view in window.views(padded, out)]
     columns = views[0] if len(views) == 1 else torch.cat(views, 2)
@@ -160,21 +158,26 @@ def _as_convolution(big: Tensor, small: Tensor, window: Window) -> Tensor:
     return _convolve(padded.transpose(0, 1), small.transpose(0, 1), swapped).transpose(0, 1)
 
 
-def _by_position(padded: Tensor, small: Tensor, weight: Tensor, window: Window) -> Tensor:
-    """One product over examples and places for every kernel position.
+def _stacked(padded: Tensor, small: Tensor, weight: Tensor, window: Window) -> Tensor:
+    """One product over examples and places for all kernel positions together.
 
-    With the places in one line, a kernel position is a shift of that line; where it would run over the end of a row,
-    it meets the zeros with which `small` is filled up.
+    With the places in one line, a kernel position is a shift of that line: of `small` in the last dimension, of
+    `padded` in the others. Where it would run over the end of a row, it meets the zeros that fill up `small`.
     """
     sizes, out = list(padded.shape[2:]), list(small.shape[2:])
     filled = pad(small, [0] * len(out), [size - o for size, o in zip(sizes, out, strict=True)])
-    line = padded.shape[0] * math.prod(sizes)
-    places = padded.transpose(0, 1).reshape(padded.shape[1], line)
     steps = [math.prod(sizes[d + 1 :]) * window.dilation[d] for d in range(len(sizes))]
-    reach = sum(step * (size - 1) for step, size in zip(steps, window.kernel, strict=True))
-    rows = filled.transpose(0, 1).reshape(small.shape[1], line)[:, : line - reach]
-    found = []
-    for position in itertools.product(*map(range, window.kernel)):
-        start = sum(step * offset for step, offset in zip(steps, position, strict=True))
-        found.append(rows @ places[:, start : line - reach + start].t())
-    return torch.stack(found, 2).reshape(weight.shape)
+    later = [offset * steps[-1] for offset in range(window.kernel[-1])]
+    earlier = [
+        -sum(step * offset for step, offset in zip(steps, position, strict=False))
+        for position in itertools.product(*map(range, window.kernel[:-1]))
+    ]
+    products = _lines(filled, later) @ _lines(padded, earlier).t()
+    shape = [len(later), small.shape[1], len(earlier), padded.shape[1]]
+    return products.reshape(shape).permute(1, 3, 2, 0).reshape(weight.shape)
+
+
+def _lines(x: Tensor, shifts: Sequence[int]) -> Tensor:
+    """`(N, C, ...)` as `(shifts x C, places)`, each time moved on by so many places."""
+    line = x.transpose(0, 1).reshape(x.shape[1], -1)
+    return torch.cat([pad(line, [shift], [-shift]) for shift in shifts])

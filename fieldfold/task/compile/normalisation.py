@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 _Three = tuple[Tensor | None, Tensor | None, Tensor | None]
@@ -27,28 +28,26 @@ def batch_norm_backward(
     eps: float,
     mask: Sequence[bool],
 ) -> _Three:
-    """`aten.native_batch_norm_backward`."""
+    """`aten.native_batch_norm_backward`, for ONNX only."""
     dims = [0, *range(2, x.dim())]
-    shape = [1, -1, *[1] * (x.dim() - 2)]
     if train:
         assert save_mean is not None and save_invstd is not None  # noqa: PT018, S101 -- torch saved them
         mean, scale = save_mean, save_invstd
     else:
         assert running_mean is not None and running_var is not None  # noqa: PT018, S101 -- torch has used them
         mean, scale = running_mean, (running_var + eps).rsqrt()
-    centred = x - mean.reshape(shape)
+    affine = torch.ops.fieldfold.affine
+    normal = affine(x, scale, -mean * scale)
     bias_gradient = gradient.sum(dims)
-    product = (gradient * centred).sum(dims)
+    weight_gradient = (gradient * normal).sum(dims)
     slope = scale if weight is None else scale * weight
     x_gradient = None
+    if mask[0]:
+        x_gradient = affine(gradient, slope, torch.zeros_like(slope))
     if mask[0] and train:
-        count = x.shape[0] * math.prod(x.shape[2:])
-        curve, level = slope * scale * scale * product / count, slope * bias_gradient / count
-        x_gradient = gradient * slope.reshape(shape) - (centred * curve.reshape(shape) + level.reshape(shape))
-    elif mask[0]:
-        x_gradient = gradient * slope.reshape(shape)
-    weight_gradient = product * scale if mask[1] else None
-    return x_gradient, weight_gradient, bias_gradient if mask[2] else None
+        share = slope / -(x.shape[0] * math.prod(x.shape[2:]))
+        x_gradient = x_gradient + affine(normal, share * weight_gradient, share * bias_gradient)
+    return x_gradient, weight_gradient if mask[1] else None, bias_gradient if mask[2] else None
 
 
 def layer_norm_backward(

@@ -21,13 +21,19 @@ _LIBRARY = torch.library.Library("fieldfold", "FRAGMENT")  # type: ignore[no-unt
 _LIBRARY.define(  # type: ignore[no-untyped-call]
     "batch_norm(Tensor x, Tensor weight, Tensor bias, float eps) -> (Tensor, Tensor, Tensor)"
 )
+_LIBRARY.define("affine(Tensor x, Tensor scale, Tensor shift) -> Tensor")  # type: ignore[no-untyped-call]
 
 
 def _batch_norm_shapes(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ARG001
     return x.new_empty(x.shape), x.new_empty(x.shape[1]), x.new_empty(x.shape[1])
 
 
+def _affine_shapes(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:  # noqa: ARG001
+    return x.new_empty(x.shape)
+
+
 torch.library.register_fake("fieldfold::batch_norm", _batch_norm_shapes, lib=_LIBRARY)
+torch.library.register_fake("fieldfold::affine", _affine_shapes, lib=_LIBRARY)
 
 
 def _batch_norm_onnx(x: Any, weight: Any, bias: Any, eps: float) -> tuple[Any, Any, Any]:
@@ -38,9 +44,20 @@ def _batch_norm_onnx(x: Any, weight: Any, bias: Any, eps: float) -> tuple[Any, A
     return normal, mean, variance
 
 
+def _affine_onnx(x: Any, scale: Any, shift: Any) -> Any:
+    """A scale and a shift for each channel: one pass, where Mul and Add are two slower ones."""
+    channels = scale.shape[0]
+    nothing, one = op.Constant(value_floats=[0.0] * channels), op.Constant(value_floats=[1.0] * channels)
+    return op.BatchNormalization(x, scale, shift, nothing, one, epsilon=0.0)
+
+
 def translations() -> dict[Any, Callable[..., Any]]:
     """Operator -> the function that writes it as ONNX."""
-    return {torch.ops.fieldfold.batch_norm.default: _batch_norm_onnx, **recurrent_onnx.TRANSLATIONS}
+    return {
+        torch.ops.fieldfold.batch_norm.default: _batch_norm_onnx,
+        torch.ops.fieldfold.affine.default: _affine_onnx,
+        **recurrent_onnx.TRANSLATIONS,
+    }
 
 
 def onnx_rules() -> dict[Any, Callable[..., Any]]:

@@ -11,7 +11,8 @@ from fieldfold.task.onnx_runtime import OnnxRuntime
 from fieldfold.task.runtime import Runtime
 from fieldfold.task.self_check import SEED
 from fieldfold.task.torch_runtime import TorchRuntime
-from tests.task.zoo.members import MEMBERS, bundle_of
+from tests.task.zoo.bundles import bundle_of
+from tests.task.zoo.members import MEMBERS
 
 STEPS = 30
 RECURRENT = ("gru", "lstm", "lstm-both-ways")
