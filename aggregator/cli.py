@@ -35,19 +35,23 @@ for each in (verify, backup, restore, export, refold):
     required=True,
     help="configuration file, for example aggregator.toml",
 )
+@click.option(
+    "--take-over", is_flag=True, help="begin although another aggregator keeps the federation; that one ends"
+)
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text")
-def run(config_path: Path, log_level: str, log_format: logs.Format) -> None:
+def run(config_path: Path, log_level: str, log_format: logs.Format, *, take_over: bool) -> None:
     """Run the aggregator until SIGTERM or Ctrl-C.
 
-    It starts where it was ended, however it was ended: the ledger in state_dir is the truth.
+    It starts where it was ended, however it was ended: the ledger in state_dir is the truth. Where another aggregator
+    keeps the federation it does not start (exit code 8), and it ends when another one takes over.
     """
     from aggregator.config import load  # noqa: PLC0415 - help and status need neither numpy nor the codec
     from aggregator.service import Service  # noqa: PLC0415
 
     logs.set_up(level=log_level, form=log_format)
     os.umask(0o027)  # what is written is nobody else's to read
-    service = Service(load(config_path), config_path.resolve().parent)
+    service = Service(load(config_path), config_path.resolve().parent, take_over=take_over)
     end_on_signals(service.stop)
     service.run()
 

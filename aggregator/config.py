@@ -9,6 +9,7 @@ import msgspec
 
 from aggregator.fold.methods import AnyMethod
 from aggregator.fold.rate_corrected_fedbuff import RateCorrectedFedBuff
+from aggregator.ledger.retention import RetentionConfig
 from aggregator.verify.update import VerifyConfig
 from fieldfold import settings
 from fieldfold.codec import find_profile
@@ -76,6 +77,7 @@ class AggregatorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     verify: VerifyConfig = VerifyConfig()
     release: ReleaseConfig = ReleaseConfig()
     normalisation: NormalisationConfig = NormalisationConfig()
+    retention: RetentionConfig = RetentionConfig()
     evaluation: DataConfig | None = None
 
 

@@ -24,8 +24,12 @@ from fieldfold.task.bundle import Bundle
 from fieldfold.wire.messages import ClientUpdate, ModelDelta, unpack
 
 log = logging.getLogger(__name__)
-NORMS_REMEMBERED = 64
+NORMS_REMEMBERED, NORMS_OF_A_NODE = 64, 4
 PROGRESS_EVERY_S = 5.0
+PARAMS_BETWEEN_CHECKPOINTS = 1_000_000_000
+"""Decoding and adding so many parameters takes a few seconds."""
+PARAMS_OF_OVERHEAD = 100_000
+"""What a contribution costs besides, counted in parameters."""
 
 
 class FoldSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -80,9 +84,11 @@ class GlobalModel:
         self.contribution = 0
         self.checkpoint_version = 0
         self._state: Any = settings.fold.init()
-        self._norms: tuple[float, ...] = ()
+        self._norms: tuple[tuple[str, float], ...] = ()
+        self._oldest_base = 0
         self._checkpoint_every = checkpoint_every
         self._delta_bytes = 0
+        self._unsaved = 0
 
     @property
     def num_params(self) -> int:
@@ -91,13 +97,20 @@ class GlobalModel:
 
     @property
     def typical_norm(self) -> float | None:
-        """Median norm of the recent accepted deltas; None before the first."""
-        return statistics.median(self._norms) if self._norms else None
+        """Median norm of the recent accepted deltas, few of each node; None before the first."""
+        return statistics.median_low(norm for _, norm in self._norms) if self._norms else None
 
     @property
     def method(self) -> AnyMethod:
         """How contributions move the model at present."""
         return self.settings.fold
+
+    @property
+    def max_staleness(self) -> int | None:
+        """Contributions staler than this are refused: the method's own limit, or how far back deltas are kept."""
+        if not self.method.needs_drift:
+            return self.method.max_staleness
+        return self.version - self._oldest_base
 
     def begin(self, ledger: Ledger, run: str) -> None:
         """Writes version 0, the bundle's own parameters, under the run's name. Within a transaction."""
@@ -154,7 +167,8 @@ class GlobalModel:
                 f"{ledger.path}: the checkpoint of version {point.version} holds no state of {method}: {error}",
                 "restore a backup",
             ) from None
-        self._norms = ledger.norms_until(self.task, point.contribution, NORMS_REMEMBERED)
+        self._oldest_base = ledger.oldest_base(self.task)
+        self._norms = ledger.norms_until(self.task, point.contribution, NORMS_REMEMBERED, NORMS_OF_A_NODE)
 
     def enter(self, stretch: Stretch, ledger: Ledger) -> None:
         """Goes on with the settings of a stretch that begins here.
@@ -193,8 +207,11 @@ class GlobalModel:
         """
         for decision in ledger.accepted_after(self.task, self.contribution):
             record = self.absorb(decision, ledger)
+            self._unsaved += 1
             if record is not None:
                 self.write(record, ledger)
+            if replay_is_long(self._unsaved, self.num_params):
+                self.checkpoint(ledger)
             yield record
 
     def absorb(self, decision: Decision, ledger: Ledger) -> VersionRecord | None:
@@ -216,7 +233,7 @@ class GlobalModel:
             drift=self._drift(decision.base_version, ledger) if self.method.needs_drift else None,
         )
         self._state, step = self.method.fold(self._state, contribution, self.num_params)
-        self._norms = (*self._norms, decision.norm)[-NORMS_REMEMBERED:]
+        self._norms = _remembered(self._norms, decision.node, decision.norm)
         self.contribution = decision.id
         if step is None:
             return None
@@ -248,7 +265,7 @@ class GlobalModel:
     def checkpoint(self, ledger: Ledger) -> None:
         """Writes where a replay may begin. Within a transaction."""
         ledger.put_checkpoint(self.at_present())
-        self.checkpoint_version, self._delta_bytes = self.version, 0
+        self.checkpoint_version, self._delta_bytes, self._unsaved = self.version, 0, 0
 
     def at_present(self) -> Checkpoint:
         """Where the fold stands: all that it goes on from."""
@@ -270,6 +287,18 @@ class GlobalModel:
                 raise StoreError(f"{ledger.path}: the delta to version {version} is missing", "restore a backup")
             moved += decode(unpack(ModelDelta, record.delta).payload, self.num_params)
         return moved
+
+
+def replay_is_long(contributions: int, num_params: int) -> bool:
+    """Whether so many contributions since the last checkpoint take seconds to fold again, whatever came of them."""
+    return contributions * (num_params + PARAMS_OF_OVERHEAD) >= PARAMS_BETWEEN_CHECKPOINTS
+
+
+def _remembered(norms: tuple[tuple[str, float], ...], node: str, norm: float) -> tuple[tuple[str, float], ...]:
+    """The norms with one more: however often one node sends, it does not become what is typical."""
+    mine = [place for place, (name, _) in enumerate(norms) if name == node]
+    kept = norms if len(mine) < NORMS_OF_A_NODE else (*norms[: mine[0]], *norms[mine[0] + 1 :])
+    return (*kept, (node, norm))[-NORMS_REMEMBERED:]
 
 
 def _in_force(ledger: Ledger, task: str, contribution: int) -> Stretch:

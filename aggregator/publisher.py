@@ -105,8 +105,10 @@ class Publisher:
 
     def _show_way(self, model: GlobalModel) -> None:
         """A new checkpoint may make another way the cheapest: its snapshot, without the deltas that led there."""
+        if model.checkpoint_version == self._snapshot_at:
+            return
         point = self._ledger.checkpoint(model.task)
-        if point is None or point.version == self._snapshot_at:
+        if point is None:
             return
         self._snapshot_at = point.version
         whole = snapshot(from_bytes(point.released), point.version, model.run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import time
 from collections.abc import Callable
 from typing import cast
@@ -16,10 +17,14 @@ from aggregator.model import GlobalModel
 from aggregator.verify.update import Expectation, Rejected, Verdict, VerifyConfig, verify
 from fieldfold.errors import WireError
 from fieldfold.wire.chunks import object_digest
-from fieldfold.wire.messages import Chunk, ClientUpdate, Receipt, RejectionCode, unpack
+from fieldfold.wire.messages import MAX_COUNTER, Chunk, ClientUpdate, Receipt, RejectionCode, unpack
 
 MAX_BYTES_PER_PARAMETER = 5
 SMALLEST_LIMIT_BYTES = 1 << 16
+SMALLEST_CHUNK_BYTES, FEW_CHUNKS = 512, 64
+"""An update is taken in no more chunks than have this size, or in few: each takes some 200 bytes beside its data."""
+UNFINISHED_KEPT_S = 3600.0
+"""How long the chunks of an update wait for the next one. A node that was away longer sends all of them again."""
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -30,10 +35,25 @@ class Answer(msgspec.Struct, frozen=True):
     decision: Decision | None = None
 
 
+class Unfinished:
+    """One update of which some chunks are still to come.
+
+    Attributes:
+        heard_s: when the newest came.
+        fresh: (position, message) of those that are not on disk yet.
+        is_on_disk: whether others are.
+    """
+
+    def __init__(self, *, is_on_disk: bool = False) -> None:
+        self.heard_s = 0.0
+        self.fresh: list[tuple[int, bytes]] = []
+        self.is_on_disk = is_on_disk
+
+
 class Reception:
     """Takes update messages; every method runs within one of the ledger's transactions, and holds if that holds.
 
-    When a transaction was rolled back `restore` is called in the next one.
+    Before the transaction ends `write` is called; when it was rolled back, `restore` in the next one.
     """
 
     def __init__(
@@ -49,17 +69,52 @@ class Reception:
         self._clock = clock
         self._desk = Desk()
         self._allowance = Allowance(limits.max_per_minute)
+        self._unfinished: collections.OrderedDict[tuple[str, bytes], Unfinished] = collections.OrderedDict()
 
     def restore(self) -> None:
         """Takes up the pieces that are on disk; drops those that are not taken any more (the limit was lowered)."""
         self._desk = Desk()
+        self._unfinished.clear()
         for node, digest, message in self._ledger.chunks():
+            self._keep(node, digest, is_on_disk=True)
             try:
                 over = self._desk.take(node, unpack(Chunk, message), self._max_update_bytes).over
             except WireError:
                 over = (digest,)
             for name in over:
-                self._ledger.drop_chunks(node, name)
+                self._drop(node, name)
+
+    def expire(self) -> None:
+        """Gives up updates of which nothing has come for long."""
+        before_s = self._clock() - UNFINISHED_KEPT_S
+        while self._unfinished:
+            (node, digest), oldest = next(iter(self._unfinished.items()))
+            if oldest.heard_s > before_s:
+                return
+            self._desk.give_up(node, digest)
+            self._drop(node, digest)
+
+    def write(self) -> None:
+        """Puts on disk what came in this transaction of updates that are not whole at its end: the others never."""
+        for (node, digest), unfinished in reversed(self._unfinished.items()):
+            if not unfinished.fresh:
+                return
+            for position, message in unfinished.fresh:
+                self._ledger.put_chunk(node, digest, position, message)
+            unfinished.fresh, unfinished.is_on_disk = [], True
+
+    def _keep(self, node: str, digest: bytes, *, is_on_disk: bool = False) -> Unfinished:
+        """The update, as the one that was heard last."""
+        unfinished = self._unfinished.setdefault((node, digest), Unfinished(is_on_disk=is_on_disk))
+        self._unfinished.move_to_end((node, digest))
+        unfinished.heard_s = self._clock()
+        return unfinished
+
+    def _drop(self, node: str, digest: bytes) -> None:
+        """Forgets the chunks of an update that is whole, damaged or given up."""
+        unfinished = self._unfinished.pop((node, digest), None)
+        if unfinished is not None and unfinished.is_on_disk:
+            self._ledger.drop_chunks(node, digest)
 
     def take(self, node: str, message: bytes, model: GlobalModel | None) -> Answer | None:
         """One message from `node`'s update topic; None while its update is not whole.
@@ -70,11 +125,14 @@ class Reception:
         chunk = unpack(Chunk, message)
         if not self._allowance.take(node, chunk.num_chunks, self._clock()):
             return self._defer(node, chunk, model)
-        outcome = self._desk.take(node, chunk, self._most_bytes(model))
+        most_bytes = self._most_bytes(model)
+        if chunk.num_chunks > max(FEW_CHUNKS, most_bytes // SMALLEST_CHUNK_BYTES):
+            raise WireError(f"an update in {chunk.num_chunks} chunks of {chunk.chunk_bytes} bytes")
+        outcome = self._desk.take(node, chunk, most_bytes)
         for digest in outcome.over:
-            self._ledger.drop_chunks(node, digest)
+            self._drop(node, digest)
         if outcome.keep:
-            self._ledger.put_chunk(node, outcome.chunk.digest, outcome.chunk.index, message)
+            self._keep(node, chunk.digest).fresh.append((chunk.index, message))
         if outcome.malformed:
             raise WireError(outcome.malformed)
         return self._decide(node, outcome.whole, model) if outcome.whole else None
@@ -106,6 +164,8 @@ class Reception:
         before = self._ledger.decision(node, update.sequence)
         if before is not None:
             return self._again(node, whole, before, model)
+        if update.sequence <= self._ledger.forgotten_up_to(node):
+            return self._again(node, whole, _forgotten(whole), model)
         decision = _decision(node, whole, self._verify(whole, node, model), model)
         decision = msgspec.structs.replace(decision, id=self._ledger.put_decision(decision))
         return Answer(node, self._receipt(decision, model), decision)
@@ -117,7 +177,7 @@ class Reception:
             run=bytes.fromhex(model.run),
             num_params=model.num_params,
             version=model.version,
-            max_staleness=model.method.max_staleness,
+            max_staleness=model.max_staleness,
             typical_norm=model.typical_norm,
         )
         return verify(whole.update, node, expected, self._limits)
@@ -146,8 +206,14 @@ class Reception:
             hint=decision.hint[:500],
             staleness=decision.staleness,
             version=model.version if model else 0,
-            next_sequence=self._ledger.next_sequence(decision.node),
+            next_sequence=min(self._ledger.next_sequence(decision.node), MAX_COUNTER),
         )
+
+
+def _forgotten(whole: Whole) -> Decision:
+    """Stands for a decision that is not kept any more: it was taken, and what it was nobody knows."""
+    update = whole.update
+    return Decision("", update.node, update.sequence, "", update.base_version, 0, accepted=False, size_bytes=0)
 
 
 def _decision(node: str, whole: Whole, verdict: Verdict, model: GlobalModel | None) -> Decision:

@@ -16,7 +16,10 @@ from aggregator.commands import Asked, Desk
 from aggregator.config import LEDGER_FILE, AggregatorConfig
 from aggregator.evaluation import Evaluator, Scored, Unscored, find_fault
 from aggregator.federation import Federation, draw_run_id
+from aggregator.intake.complaints import Complaints
+from aggregator.lease.tenancy import Tenancy
 from aggregator.ledger.ledger import Ledger
+from aggregator.ledger.retention import Retention
 from aggregator.publisher import Publisher
 from aggregator.reception import Answer, Reception
 from aggregator.status import AggregatorStatus, Tally, describe, presence, progress_line
@@ -25,10 +28,10 @@ from fieldfold.control.server import ControlServer
 from fieldfold.errors import DataError, StoreError, WireError
 from fieldfold.link.mqtt import MqttLink
 from fieldfold.link.outgoing import Outgoing
-from fieldfold.link.session import Connected, Disconnected, Link, Received, Refused, Will
+from fieldfold.link.session import Connected, Disconnected, Link, Received, Refused
 from fieldfold.service import Notifier
 from fieldfold.task.bundle import Bundle
-from fieldfold.wire.messages import AggregatorPresence, NodePresence, Statistics, read, write
+from fieldfold.wire.messages import NodePresence, Statistics, read, write
 from fieldfold.wire.topics import Topics
 
 log = logging.getLogger(__name__)
@@ -37,6 +40,8 @@ BATCH = 256
 TICK_S = 0.5
 STATUS_EVERY_S = 10.0
 PROGRESS_EVERY_S = 60.0
+RETENTION_EVERY_S = 60.0
+LOOKOUT_EXPIRY_S = 60
 STORAGE_RETRY_S = 2.0
 """How often the ledger is tried again that could not be written: a full disk is seldom emptied sooner."""
 
@@ -59,32 +64,43 @@ class _Reading(msgspec.Struct, frozen=True):
 class Service:
     """One aggregator. `run` returns after `stop` was called, from any thread or a signal handler.
 
+    Args:
+        links: the session that bears the federation's name, and one that looks first whether somebody has it.
+        take_over: begin although another aggregator is at work, which then ends.
+
     Raises:
-        FieldfoldError: when ledger, socket, task or certificates cannot be used.
+        FieldfoldError: when ledger, socket, task or certificates cannot be used; from `run` also a LeaseError, when
+            another aggregator keeps the federation.
     """
 
     def __init__(
         self,
         config: AggregatorConfig,
         base: Path,
-        link: Link | None = None,
+        links: tuple[Link, Link] | None = None,
         draw_run_id: Callable[[], str] = draw_run_id,
+        *,
+        take_over: bool = False,
     ) -> None:
         self._config, self._base = config, base
         self._topics = Topics(config.federation)
         self._ledger = Ledger(base / config.state_dir / LEDGER_FILE, config.federation)
         self._tally = Tally(self._ledger.counts())
+        # What is published, and as far back as an update may have been trained from.
+        deltas_kept = max(2 * config.release.snapshot_every, config.verify.max_staleness + 1)
+        self._retention = Retention(config.retention, self._ledger, deltas_kept)
+        self._tidy_at = 0.0
         self._reception = Reception(self._ledger, config.verify, config.max_update_bytes)
         with self._ledger.transaction():
             self._reception.restore()
-        self._link = link or MqttLink(
-            config.broker,
-            client_id=f"fieldfold-{config.federation}-aggregator",
-            base=base,
-            will=Will(self._topics.aggregator_status, write(AggregatorPresence(state="offline"))),
-        )
+        self._complaints = Complaints()
+        self._link, lookout = links or _links(config, base)
         self._inbox: queue.SimpleQueue[Any] = self._link.events
+        self._tenancy = Tenancy(
+            self._link, lookout, self._topics.aggregator_status, self._ledger, take_over=take_over
+        )
         self._outgoing = Outgoing(self._link)
+        self._outgoing.hold()
         publisher = Publisher(
             config.release, self._ledger, self._topics, self._outgoing, lambda: self._link.limits.message_bytes
         )
@@ -118,7 +134,7 @@ class Service:
                 self._link.subscribe(topic_filter)
             if self._config.evaluation is not None and self._federation.bundle is not None:
                 self._no_scores(find_fault(self._federation.bundle, self._config.evaluation, self._base))
-            self._link.start()
+            self._tenancy.start()
             log.info("aggregator of %s is up, %s", self._config.federation, self._state())
             self._notifier.ready()
             while not self._stopping:
@@ -142,8 +158,9 @@ class Service:
         self._desk.stop()
         if self._evaluator:
             self._evaluator.stop()
-        self._outgoing.retain(self._topics.aggregator_status, write(AggregatorPresence(state="offline")))
-        if self._link.is_up:
+        self._tenancy.stop()
+        if self._tenancy.is_ours and self._link.is_up:
+            self._outgoing.retain(*self._tenancy.farewell())
             self._outgoing.drain(timeout_s=1.0)
         self._outgoing.stop()
         self._link.stop()
@@ -165,12 +182,18 @@ class Service:
         return batch
 
     def _work(self, batch: list[Any]) -> None:
+        now = time.monotonic()
         for event in batch:
+            if self._tenancy.react(event, now):
+                continue
             if isinstance(event, Received):
                 self._backlog.append(event)
-            elif isinstance(event, Disconnected) and self._storage_trouble:
+            elif isinstance(event, Disconnected):
                 self._backlog.clear()  # none was acknowledged, so all come again
-        if time.monotonic() >= self._retry_at:
+                self._outgoing.hold()
+        if self._tenancy.tick(now):
+            self._show_all()
+        if now >= self._retry_at:
             self._save()
         for event in batch:
             try:
@@ -178,10 +201,16 @@ class Service:
             except StoreError as error:
                 log.error("%s", error)
 
+    def _show_all(self) -> None:
+        """The federation is ours, and the broker may have lost all of it."""
+        self._federation.show_everything()
+        self._shown_at = -STATUS_EVERY_S
+        self._outgoing.wake()
+
     def _save(self) -> None:
         """Commit, acknowledge, answer, fold. What cannot be written stays the broker's, and is tried again later."""
         try:
-            if self._backlog:
+            if self._backlog and self._tenancy.is_ours:
                 self._take()
             self._federation.settle_normalisation()
             if self._unfolded and self._federation.fold():
@@ -209,6 +238,7 @@ class Service:
             if self._storage_trouble:
                 self._reception.restore()
             readings = [self._read(message) for message in self._backlog]
+            self._reception.write()
         for message in self._backlog:
             self._link.ack(message)
         self._backlog = []
@@ -241,7 +271,7 @@ class Service:
             self._tally.heard(reading.node, reading.update_bytes)
         if reading.malformed:
             self._tally.refused(reading.node, reading.malformed)
-            log.warning("of no use: %s", reading.malformed)
+            self._complaints.say(reading.node, f"of no use: {reading.malformed}")
         if reading.answer is None:
             return
         decision, receipt = reading.answer.decision, reading.answer.receipt
@@ -251,7 +281,8 @@ class Service:
             self._tally.decided(decision)
             self._unfolded |= decision.accepted
             if not decision.accepted:
-                log.warning("update %d of %s rejected: %s", decision.sequence, decision.node, decision.reason)
+                what = f"update {decision.sequence} of {decision.node} rejected: {decision.reason}"
+                self._complaints.say(decision.node, what)
         self._outgoing.send(self._topics.receipt(reading.node), write(receipt))
 
     def _react(self, event: object) -> None:
@@ -263,9 +294,6 @@ class Service:
                 self._link.unsubscribe(self._topics.every_status)
                 self._link.subscribe(self._topics.every_status)
             self._connected_before = True
-            self._federation.show_everything()
-            self._shown_at = -STATUS_EVERY_S
-            self._outgoing.wake()
         elif isinstance(event, Disconnected):
             state = f"down: {event.reason}"
             if self._link_state != state:
@@ -288,13 +316,27 @@ class Service:
             self._score_newest()
         self._federation.show_manifest()
         now, state = time.monotonic(), self._state()
-        if self._link.is_up and (state != self._shown_state or now - self._shown_at >= STATUS_EVERY_S):
+        if self._tenancy.misread():
+            self._shown_at = -STATUS_EVERY_S
+        if self._tenancy.is_ours and (state != self._shown_state or now - self._shown_at >= STATUS_EVERY_S):
             self._shown_at, self._shown_state = now, state
-            self._outgoing.retain(self._topics.aggregator_status, write(presence(self.status())))
-
+            self._outgoing.retain(self._topics.aggregator_status, self._tenancy.sign(presence(self.status())))
+        if now >= self._tidy_at:
+            self._tidy(now)
         if now - self._told_at >= PROGRESS_EVERY_S:
             self._told_at = now
             log.info("%s", progress_line(self.status()))
+
+    def _tidy(self, now: float) -> None:
+        """Drops what nobody will finish and a little of the past, and some more soon if there is."""
+        self._tidy_at = now + RETENTION_EVERY_S
+        try:
+            with self._ledger.transaction():
+                self._reception.expire()
+            if self._retention.step(time.time(), now):
+                self._tidy_at = now
+        except StoreError as error:
+            log.warning("the past is not dropped now: %s", error)
 
     def _no_scores(self, reason: str) -> None:
         """Says once why held-out evaluation is off; an empty reason says that it is not."""
@@ -330,6 +372,7 @@ class Service:
             evaluation_trouble=self._evaluation_trouble,
             link=self._link_state,
             connected=self._link.is_up,
+            term=self._tenancy.term,
             federation=self._federation,
             tally=self._tally,
             bytes_published=self._outgoing.bytes_sent,
@@ -343,3 +386,12 @@ class Service:
         if self._federation.bundle is None:
             return "waiting for a task"
         return "folding" if self._federation.model else "waiting for statistics"
+
+
+def _links(config: AggregatorConfig, base: Path) -> tuple[Link, Link]:
+    client_id = f"fieldfold-{config.federation}-aggregator"
+    looking = msgspec.structs.replace(config.broker, session_expiry_s=LOOKOUT_EXPIRY_S)
+    return (
+        MqttLink(config.broker, client_id=client_id, base=base),
+        MqttLink(looking, client_id=f"{client_id}-lookout", base=base),
+    )

@@ -37,6 +37,7 @@ class AggregatorStatus(msgspec.Struct, frozen=True):
 
     Attributes:
         state: `waiting for a task`, `waiting for statistics`, `folding`, `storage full`.
+        term: in which it keeps the federation; 0 while it does not know that nobody else does.
         score: newest held-out score with its version.
         evaluation_trouble: why there are no scores, where some are wanted.
         staleness_median, staleness_max: over the newest accepted updates.
@@ -52,6 +53,7 @@ class AggregatorStatus(msgspec.Struct, frozen=True):
     federation: str
     connected: bool
     link: str
+    term: int
     task: str
     task_digest: str
     version: int | None
@@ -182,6 +184,7 @@ def describe(  # noqa: PLR0913 - the picture has as many sources
     evaluation_trouble: str,
     link: str,
     connected: bool,
+    term: int,
     federation: Federation,
     tally: Tally,
     bytes_published: int,
@@ -197,6 +200,7 @@ def describe(  # noqa: PLR0913 - the picture has as many sources
         federation=name,
         connected=connected,
         link=link,
+        term=term,
         task=bundle.manifest.name if bundle else "",
         task_digest=bundle.digest if bundle else "",
         version=model.version if model else None,

@@ -2,13 +2,12 @@
 
 Steps: seconds of the process's own CPU time, one thread, all in one process and in turns, the median of several
 rounds. Cold start: CPU time of a process of its own from nothing to the first step, and its memory after 20 steps.
-Bundles are built once and kept in .cache/ under what they were built from.
+Bundles are built once and kept in .cache/zoo under what they were built from; the tests use the same.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import logging
 import statistics
@@ -21,16 +20,17 @@ from pathlib import Path
 import msgspec
 import torch
 
-from benchmarks.zoo import ROOT, ZOO, eager, member, members
+from benchmarks.zoo import eager
 from fieldfold.task import Bundle
 from fieldfold.task.authoring import Task
-from fieldfold.task.compile.build import compile_task
 from fieldfold.task.compile.samples import Arrays
 from fieldfold.task.onnx_runtime import OnnxRuntime
 from fieldfold.task.runtime import Runtime
 from fieldfold.task.torch_runtime import TorchRuntime
+from tests.task.zoo.bundles import path_of
+from tests.task.zoo.members import MEMBERS
 
-CACHE = ROOT / ".cache" / "benchmarks" / "zoo"
+ROOT = Path(__file__).resolve().parents[1]
 MB = 1e6
 LIMITS = {"ratio": 1.0, "median_ratio": 0.5, "cold_ratio": 0.1, "rss_mb": 100.0}
 ROUND_S = 0.15
@@ -59,8 +59,9 @@ TORCH_COLD = """
 import sys, time
 import torch
 torch.set_num_threads(1)
-from benchmarks.zoo import eager, member
-step = eager(member(sys.argv[1]))
+from benchmarks.zoo import eager
+from tests.task.zoo.members import MEMBERS
+step = eager(MEMBERS[sys.argv[1]]())
 for count in range(20):
     step()
     if count == 0:
@@ -83,20 +84,6 @@ class Row(msgspec.Struct, frozen=True):
     torch_cold_s: float
     onnx_rss_bytes: int
     torch_rss_bytes: int
-
-
-def built(name: str, task: Task) -> Path:
-    """The member's bundle file, built when the compiler or the zoo's file has changed."""
-    digest = hashlib.sha256(name.encode())
-    for path in (ZOO / f"{name.split('.', maxsplit=1)[0]}.py", *sorted((ROOT / "fieldfold" / "task").rglob("*.py"))):
-        digest.update(path.read_bytes())
-    path = CACHE / f"{name}-{digest.hexdigest()[:16]}.bundle"
-    if not path.is_file():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        whole = path.with_suffix(".part")
-        whole.write_bytes(compile_task(task, lambda _: None).data)
-        whole.replace(path)
-    return path
 
 
 def compiled(runtime: Runtime, bundle: Bundle, task: Task) -> Callable[[], float]:
@@ -135,8 +122,7 @@ def cold(script: str, argument: str) -> tuple[float, int]:
 
 def measure(name: str, rounds: int) -> Row:
     """Builds a member and measures both."""
-    task = member(name)
-    path = built(name, task)
+    task, path = MEMBERS[name](), path_of(name)
     bundle = Bundle.read(path)
     runtimes: list[Runtime] = [OnnxRuntime(bundle), TorchRuntime(bundle)]
     steps = [eager(task), *(compiled(runtime, bundle, task) for runtime in runtimes)]
@@ -170,7 +156,7 @@ def main() -> None:
         "   cold s: onnx torch   MB"
     )
     rows = []
-    for name in chosen.members or members():
+    for name in chosen.members or MEMBERS:
         row = measure(name, chosen.rounds)
         rows.append(row)
         print(

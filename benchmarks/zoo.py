@@ -1,12 +1,9 @@
-"""The zoo of tests/task/zoo, and each member's step as one writes it in torch; needs no ONNX."""
+"""A training step of the zoo's members as one writes it in torch; needs no ONNX."""
 
 from __future__ import annotations
 
 import copy
-import importlib
-import inspect
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
@@ -14,27 +11,6 @@ from fieldfold.task.authoring import Task
 from fieldfold.task.compile.model import prepare_model
 from fieldfold.task.compile.reference import torch_optimizer
 from fieldfold.task.compile.samples import Arrays
-
-ROOT = Path(__file__).resolve().parents[1]
-ZOO = ROOT / "tests" / "task" / "zoo"
-
-
-def members() -> dict[str, Callable[[], Task]]:
-    """The zoo: every public function of its files that takes nothing and gives a Task, by the file's and its name."""
-    found: dict[str, Callable[[], Task]] = {}
-    for path in sorted(ZOO.glob("*.py")):
-        module = importlib.import_module(f"tests.task.zoo.{path.stem}")
-        for name, function in inspect.getmembers(module, inspect.isfunction):
-            told = inspect.signature(function)
-            own = function.__module__ == module.__name__ and not name.startswith("_")
-            if own and not told.parameters and told.return_annotation == "Task":
-                found[f"{path.stem}.{name}"] = function
-    return found
-
-
-def member(name: str) -> Task:
-    """One of the zoo."""
-    return members()[name]()
 
 
 def eager(task: Task) -> Callable[[], float]:

@@ -11,7 +11,8 @@ FieldfoldError
 │   └── LinkDownError nothing can be sent at this moment; what was to be sent is still the caller's
 ├── StoreError        a database on disk: locked, full, of a newer program
 │   └── StoreDamagedError what is in it cannot be trusted any more
-└── ControlError      the control socket: nobody there, not permitted, a command refused
+├── ControlError      the control socket: nobody there, not permitted, a command refused
+└── LeaseError        another aggregator keeps the federation
 """
 
 from __future__ import annotations
@@ -92,3 +93,9 @@ class ControlError(FieldfoldError):
     """A control socket that nobody answers, or a command that was refused."""
 
     exit_code = 7
+
+
+class LeaseError(FieldfoldError):
+    """Another aggregator keeps the federation, and this one must not."""
+
+    exit_code = 8

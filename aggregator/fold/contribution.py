@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import msgspec
 import numpy as np
 
-from fieldfold.codec import decode
+from aggregator.deltas import recall
 from fieldfold.params import Vector
 
 
@@ -74,7 +74,7 @@ def combine(buffer: tuple[Waiting, ...], num_params: int) -> Vector:
     """The sum of factor x delta over a buffer, in the buffer's order (so that a replay gives the same bits)."""
     total = np.zeros(num_params, np.float32)
     for waiting in buffer:
-        total += np.float32(waiting.factor) * decode(waiting.payload, num_params)
+        recall(waiting.payload, num_params).add_to(total, np.float32(waiting.factor))
     return total
 
 

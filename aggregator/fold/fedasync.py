@@ -11,9 +11,9 @@ from typing import Annotated
 import msgspec
 import numpy as np
 
+from aggregator.deltas import recall
 from aggregator.fold.contribution import Contribution, Step
 from aggregator.fold.staleness import Kind, constant, hinge, polynomial
-from fieldfold.codec import decode
 
 
 class FedAsyncState(msgspec.Struct, frozen=True):
@@ -55,7 +55,7 @@ class FedAsync(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="fed
     ) -> tuple[FedAsyncState, Step | None]:
         """Steps at every contribution."""
         weight = self.mixing_weight(contribution.staleness)
-        toward = decode(contribution.payload, num_params)
+        toward = recall(contribution.payload, num_params).dense()
         if contribution.drift is not None:
             toward = toward - contribution.drift
         return state, Step(np.float32(weight) * toward, {contribution.node: weight})

@@ -50,7 +50,10 @@ class RateCorrectedState(msgspec.Struct, frozen=True):
 class RateCorrectedFedBuff(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="rate-corrected-fedbuff", tag_field="method"
 ):
-    """K = `buffer_size` distinct nodes make a step; 0 takes a third of the active nodes, at most 10."""
+    """K = `buffer_size` distinct nodes make a step; 0 takes a third of the active nodes, 2 to 10.
+
+    Not one: a single update, made heavier for its node's slowness and rounded at random, is a step too far.
+    """
 
     buffer_size: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 0
     server_learning_rate: Annotated[float, msgspec.Meta(gt=0, le=10)] = 1.0
@@ -114,7 +117,7 @@ class RateCorrectedFedBuff(
         """How many distinct nodes make a step."""
         horizon = arrivals - ACTIVE_WITHIN_TURNS * len(paces)
         active = sum(pace.last_arrival > horizon for pace in paces.values())
-        return max(1, min(self.buffer_size or min(10, -(-active // 3)), active))
+        return max(1, min(self.buffer_size or max(2, min(10, -(-active // 3))), active))
 
 
 def _heard(pace: Pace | None, arrivals: int, contribution: Contribution) -> Pace:

@@ -108,12 +108,13 @@ class _Audit:
         return ""
 
     def _at_the_beginning(self) -> str:
-        """Version 0, or the version of the oldest checkpoint, against its digest."""
+        """Version 0, or the version of the oldest checkpoint, against its digest; and a checkpoint of version 0."""
         written = self._ledger.version(self._model.task, self._model.version)
         if written is None:
             return "the version is not in the ledger"
         self._versions += 1
-        return _unequal("its parameters", self._model.digest, written.parameters)
+        unequal = _unequal("its parameters", self._model.digest, written.parameters)
+        return unequal or ("" if self._place else self._in_checkpoint())
 
     def _in_contribution(self, decision: Decision) -> str:
         if decision.body is not None and object_digest(decision.body) != decision.digest:

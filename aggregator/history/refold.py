@@ -10,7 +10,7 @@ import msgspec
 
 from aggregator.history.replay import begin, present_task, walk
 from aggregator.ledger.ledger import Ledger
-from aggregator.ledger.records import Origin, Stretch, TaskRecord, VersionRecord
+from aggregator.ledger.records import Origin, Place, Stretch, TaskRecord, VersionRecord
 from aggregator.model import GlobalModel
 from fieldfold.errors import ConfigError, StoreError
 from fieldfold.task.bundle import Bundle
@@ -133,6 +133,9 @@ class _Refolding:
         ledger.put_run(task, self._origin.run)
         for origin in (*source.origins(task), self._origin):
             ledger.put_origin(origin)
+        if source.floor(task) != Place():
+            ledger.raise_floor(task, Place(self._first_version, self._start), source.oldest_base(task))
+        ledger.copy_forgotten(source)
         ledger.copy_contributions(source, task, self._start, self._without)
         for stretch in source.stretches(task):
             if stretch.contribution <= self._start:

@@ -67,7 +67,9 @@ def _point(ledger: Ledger, task: str, fits: Callable[[Place], bool]) -> Checkpoi
         StoreError: when there is none.
     """
     floor = ledger.floor(task)
-    found = [each for each in ledger.checkpoints(task) if each.contribution >= floor.contribution and fits(each)]
+    # The bundle tells what a checkpoint before the first contribution tells, and cannot be damaged unseen.
+    places = [each for each in ledger.checkpoints(task) if each.contribution > 0]
+    found = [each for each in places if each.contribution >= floor.contribution and fits(each)]
     if floor.version > 0 and not found:
         raise StoreError(
             f"{ledger.path}: what is needed for that is not kept any more",

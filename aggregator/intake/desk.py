@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from fieldfold.errors import WireError
-from fieldfold.wire.chunks import Assemblies, check_chunk, object_digest
+from fieldfold.wire.chunks import Assemblies, check_chunk
 from fieldfold.wire.messages import MAX_OBJECT_BYTES, Chunk, ClientUpdate, unpack
 
 OPEN_PER_NODE = 2
@@ -44,6 +44,11 @@ class Desk:
     def __init__(self) -> None:
         self._nodes: dict[str, Assemblies] = {}
 
+    def give_up(self, node: str, digest: bytes) -> None:
+        """Forgets what has come of an update."""
+        if node in self._nodes:
+            self._nodes[node].hand_over(digest)
+
     def take(self, node: str, chunk: Chunk, max_bytes: int) -> Outcome:
         """Takes a chunk from `node`'s update topic, of an update of at most `max_bytes`.
 
@@ -56,7 +61,7 @@ class Desk:
             keep = taken.fresh and not taken.spoiled
             return Outcome(chunk, keep=keep, malformed=taken.spoiled, over=taken.over)
         try:
-            whole = Whole(taken.whole, object_digest(taken.whole), unpack(ClientUpdate, taken.whole))
+            whole = Whole(taken.whole, taken.digest, unpack(ClientUpdate, taken.whole))
         except WireError as error:
             return Outcome(chunk, malformed=error.reason, over=taken.over)
         return Outcome(chunk, whole=whole, over=taken.over)

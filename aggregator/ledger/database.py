@@ -15,6 +15,8 @@ from aggregator.ledger.schema import FORMAT, TABLES
 from fieldfold.errors import StoreError
 
 LOCK_WAIT_S = 2.0
+PAGE_BYTES = 1 << 14
+"""Of new files: updates and checkpoints are large values, written page by page; small rows cost the same."""
 
 
 class Database:
@@ -75,10 +77,15 @@ class Database:
             [(federation,)] = self._rows("SELECT value FROM meta WHERE key = 'federation'")
             self._insist("format", str(FORMAT))
         if self._may_write:
+            if self._rows("PRAGMA page_count") == [(0,)]:
+                self._db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+                self._db.execute("PRAGMA auto_vacuum = INCREMENTAL")
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.executescript(TABLES)
             self._db.execute(
-                "INSERT OR IGNORE INTO meta VALUES ('format', ?), ('federation', ?)", (FORMAT, federation)
+                "INSERT OR IGNORE INTO meta VALUES"
+                " ('format', ?), ('federation', ?), ('name', lower(hex(randomblob(8)))), ('term', '0')",
+                (FORMAT, federation),
             )
         self._insist("format", str(FORMAT))
         self._insist("federation", federation)
@@ -86,9 +93,13 @@ class Database:
 
     def _insist(self, key: str, value: str) -> None:
         """Refuses a file in which a fact is another one."""
-        [(found,)] = self._rows("SELECT value FROM meta WHERE key = ?", (key,))
+        found = self._fact(key)
         if found != value:
             raise StoreError(f"{self.path}: its {key} is {found}, not {value}", "give another state_dir")
+
+    def _fact(self, key: str) -> str:
+        [(value,)] = self._rows("SELECT value FROM meta WHERE key = ?", (key,))
+        return str(value)
 
     def close(self) -> None:
         """Folds the write-ahead log into the file and lets go of it."""
@@ -156,6 +167,17 @@ class Database:
     def _rows(self, query: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         """The whole answer."""
         return list(self._each(query, values))
+
+    def _script(self, commands: str) -> None:
+        """Runs commands to their ends; a cursor would stop at the first line of one that names no columns.
+
+        Raises:
+            StoreError: when the file is damaged or the disk fails.
+        """
+        try:
+            self._db.executescript(commands)
+        except sqlite3.Error as error:
+            raise self._trouble("cannot be written", error) from None
 
     def _row(self, query: str, values: tuple[Any, ...] = ()) -> tuple[Any, ...] | None:
         """The first line of the answer."""

@@ -8,14 +8,28 @@ from typing import Any
 
 import msgspec
 
-from aggregator.ledger.database import Database
-from aggregator.ledger.records import Checkpoint, Decision, Origin, Place, Stretch, TaskRecord, VersionRecord
-
-CHECKPOINTS_KEPT = 2
+from aggregator.ledger.records import Decision, Origin, TaskRecord
+from aggregator.ledger.versions import Versions
 
 
-class Ledger(Database):
+class Ledger(Versions):
     """The ledger of one federation; all writes are within a `transaction`."""
+
+    # -- the ledger itself ---------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """Random, drawn when the ledger was made; a backup bears it too."""
+        return str(self._fact("name"))
+
+    @property
+    def term(self) -> int:
+        """The highest term of an aggregator that began with it."""
+        return int(self._fact("term"))
+
+    def put_term(self, term: int) -> None:
+        """Notes that an aggregator begins."""
+        self._db.execute("UPDATE meta SET value = ? WHERE key = 'term'", (str(term),))
 
     # -- tasks and statistics ------------------------------------------------------------------------------------
 
@@ -144,6 +158,11 @@ class Ledger(Database):
             if row[0] <= start or row[2] not in without:
                 self._db.execute("INSERT INTO contribution VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)", row)
 
+    def copy_forgotten(self, source: Ledger) -> None:
+        """Takes over what is left of the decisions that another ledger does not hold any more."""
+        for row in source._each("SELECT * FROM forgotten"):
+            self._db.execute("INSERT INTO forgotten VALUES (?,?,?,?,?,?)", row)
+
     def set_base(self, contribution: int, base_version: int, staleness: int) -> None:
         """Counts the version that an update is against as this ledger's run does."""
         self._db.execute(
@@ -178,73 +197,62 @@ class Ledger(Database):
         )
         return int(count)
 
-    def norms_until(self, task: str, contribution: int, limit: int) -> tuple[float, ...]:
-        """Norms of the accepted contributions up to a place in the log, the last `limit` of them, oldest first."""
+    def norms_until(self, task: str, contribution: int, limit: int, of_a_node: int) -> tuple[tuple[str, float], ...]:
+        """(node, norm) of the accepted contributions up to a place in the log, oldest first.
+
+        Of each node the last `of_a_node`, and of all these the last `limit`.
+        """
         rows = self._rows(
-            "SELECT norm FROM contribution WHERE task = ? AND id <= ? AND accepted ORDER BY id DESC LIMIT ?",
-            (task, contribution, limit),
+            "SELECT node, norm FROM (SELECT id, node, norm, row_number() OVER (PARTITION BY node ORDER BY id DESC)"
+            " AS place FROM contribution WHERE task = ? AND id <= ? AND accepted) WHERE place <= ?"
+            " ORDER BY id DESC LIMIT ?",
+            (task, contribution, of_a_node, limit),
         )
-        return tuple(norm for (norm,) in reversed(rows))
+        return tuple(reversed([(node, norm) for node, norm in rows]))
 
     def next_sequence(self, node: str) -> int:
         """The lowest sequence number above all that were seen from this node."""
         [(highest,)] = self._rows("SELECT max(sequence) FROM contribution WHERE node = ?", (node,))
-        return (highest or 0) + 1
+        return max(highest or 0, self.forgotten_up_to(node)) + 1
+
+    def forgotten_up_to(self, node: str) -> int:
+        """The highest sequence number of this node whose decision is not kept any more; 0 for none."""
+        row = self._row("SELECT sequence FROM forgotten WHERE node = ?", (node,))
+        return int(row[0]) if row else 0
+
+    def forget_decisions(self, up_to: int, limit: int) -> bool:
+        """Drops the rows of the oldest contributions and keeps their sums; whether more are left to drop."""
+        [(last,)] = self._rows(
+            "SELECT max(id) FROM (SELECT id FROM contribution WHERE id <= ? ORDER BY id LIMIT ?)", (up_to, limit)
+        )
+        if last is None:
+            return False
+        self._db.execute(
+            "INSERT INTO forgotten SELECT node, max(sequence), sum(accepted), sum(1 - accepted), sum(size_bytes),"
+            " sum(accepted * num_params) FROM contribution WHERE id <= ? GROUP BY node"
+            " ON CONFLICT (node) DO UPDATE SET sequence = max(sequence, excluded.sequence),"
+            " accepted = accepted + excluded.accepted, rejected = rejected + excluded.rejected,"
+            " size_bytes = size_bytes + excluded.size_bytes, parameters = parameters + excluded.parameters",
+            (last,),
+        )
+        self._db.execute("DELETE FROM contribution WHERE id <= ?", (last,))
+        return bool(last < up_to)
+
+    def newest_contribution(self) -> int:
+        """The end of the log."""
+        [(newest,)] = self._rows("SELECT max(id) FROM contribution")
+        return newest or 0
 
     def counts(self) -> dict[str, tuple[int, int, int, int]]:
-        """Node -> (accepted, rejected, bytes of both, parameters in the accepted ones)."""
+        """Node -> (accepted, rejected, bytes of both, parameters in the accepted ones), forgotten ones included."""
         rows = self._rows(
-            "SELECT node, sum(accepted), sum(1 - accepted), sum(size_bytes), sum(accepted * num_params)"
-            " FROM contribution GROUP BY node"
+            "SELECT node, sum(accepted), sum(rejected), sum(size_bytes), sum(parameters) FROM"
+            " (SELECT node, accepted, rejected, size_bytes, parameters FROM forgotten UNION ALL"
+            " SELECT node, accepted, 1 - accepted, size_bytes, accepted * num_params FROM contribution) GROUP BY node"
         )
         return {row[0]: (int(row[1]), int(row[2]), int(row[3]), int(row[4])) for row in rows}
 
-    # -- versions and checkpoints --------------------------------------------------------------------------------
-
-    def put_version(self, record: VersionRecord) -> None:
-        """Writes a version before it is published."""
-        self._db.execute(
-            "INSERT INTO version (task, version, contribution, parameters, delta, weights, released_at)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (
-                record.task,
-                record.version,
-                record.contribution,
-                record.parameters,
-                record.delta,
-                msgspec.json.encode(record.weights),
-                time.time(),
-            ),
-        )
-
-    def version(self, task: str, version: int) -> VersionRecord | None:
-        """One released version."""
-        row = self._row(
-            "SELECT task, version, contribution, parameters, delta, weights FROM version"
-            " WHERE task = ? AND version = ?",
-            (task, version),
-        )
-        if row is None:
-            return None
-        weights = msgspec.json.decode(row[5], type=dict[str, float])
-        return VersionRecord(row[0], row[1], row[2], row[3], row[4], weights)
-
-    def version_places(self, task: str) -> dict[int, int]:
-        """Version -> the last contribution in it, for all versions, in order."""
-        return dict(self._rows("SELECT version, contribution FROM version WHERE task = ? ORDER BY version", (task,)))
-
-    def newest_version(self, task: str) -> int:
-        """The number of the newest version that is written; -1 before version 0."""
-        [(newest,)] = self._rows("SELECT max(version) FROM version WHERE task = ?", (task,))
-        return -1 if newest is None else int(newest)
-
-    def delta_sizes(self, task: str, after: int, up_to: int) -> dict[int, int]:
-        """Version -> bytes of its delta message, for the versions behind `after`, up to `up_to`."""
-        rows = self._rows(
-            "SELECT version, length(delta) FROM version WHERE task = ? AND version > ? AND version <= ?",
-            (task, max(after, 0), up_to),
-        )
-        return dict(rows)
+    # -- what is published ---------------------------------------------------------------------------------------
 
     def put_shelf(self, most: Mapping[str, int]) -> None:
         """Notes below which topics something is retained, and in how many chunks at most."""
@@ -254,56 +262,6 @@ class Ledger(Database):
     def shelf(self) -> dict[str, int]:
         """What was noted last."""
         return dict(self._rows("SELECT prefix, chunks FROM shelf"))
-
-    def put_score(self, task: str, version: int, score: float) -> None:
-        """Notes how a version did on the held-out data."""
-        self._db.execute("UPDATE version SET score = ? WHERE task = ? AND version = ?", (score, task, version))
-
-    def put_checkpoint(self, point: Checkpoint) -> None:
-        """Writes a checkpoint and forgets all but the newest few."""
-        self._db.execute(
-            "INSERT OR REPLACE INTO checkpoint VALUES (?, ?, ?, ?, ?, ?)",
-            (point.task, point.version, point.contribution, point.exact, point.released, point.state),
-        )
-        self._db.execute(
-            "DELETE FROM checkpoint WHERE task = ? AND version NOT IN"
-            " (SELECT version FROM checkpoint WHERE task = ? ORDER BY version DESC LIMIT ?)",
-            (point.task, point.task, CHECKPOINTS_KEPT),
-        )
-
-    def put_stretch(self, stretch: Stretch) -> None:
-        """Notes with which settings the fold goes on; replaces a row at the same place in the log."""
-        self._db.execute(
-            "INSERT OR REPLACE INTO stretch VALUES (?, ?, ?, ?, ?, ?)",
-            (stretch.task, stretch.contribution, stretch.version, stretch.settings, stretch.fresh, time.time()),
-        )
-
-    def stretches(self, task: str) -> list[Stretch]:
-        """All stretches of a task's log, in order; the first begins before the first contribution."""
-        rows = self._rows(
-            "SELECT task, contribution, version, settings, fresh FROM stretch WHERE task = ? ORDER BY contribution",
-            (task,),
-        )
-        return [Stretch(each, place, version, told, bool(fresh)) for each, place, version, told, fresh in rows]
-
-    def checkpoint(self, task: str, version: int | None = None) -> Checkpoint | None:
-        """The newest checkpoint of a task, or the one of a version."""
-        row = self._row(
-            "SELECT task, version, contribution, exact, released, state FROM checkpoint"
-            " WHERE task = ?1 AND version = ifnull(?2, version) ORDER BY version DESC LIMIT 1",
-            (task, version),
-        )
-        return Checkpoint(*row) if row else None
-
-    def checkpoints(self, task: str) -> list[Place]:
-        """Where a task has checkpoints, in order."""
-        rows = self._rows("SELECT version, contribution FROM checkpoint WHERE task = ? ORDER BY version", (task,))
-        return [Place(*row) for row in rows]
-
-    def floor(self, task: str) -> Place:
-        """The oldest place from which the log is whole: the first one, or that of a checkpoint."""
-        row = self._row("SELECT version, contribution FROM compaction WHERE task = ?", (task,))
-        return Place(*row) if row else Place()
 
 
 def _decision(row: tuple[Any, ...]) -> Decision:

@@ -97,6 +97,7 @@ CREATE TABLE IF NOT EXISTS checkpoint (
     exact BLOB NOT NULL,
     released BLOB NOT NULL,
     state BLOB NOT NULL,
+    written_at REAL NOT NULL,
     PRIMARY KEY (task, version)
 ) STRICT, WITHOUT ROWID;
 
@@ -112,11 +113,23 @@ CREATE TABLE IF NOT EXISTS stretch (
     PRIMARY KEY (task, contribution)
 ) STRICT, WITHOUT ROWID;
 
--- Up to where a task's log was compacted: updates and deltas before it are dropped, a checkpoint stands at it.
+-- Up to where a task's log was compacted: updates before it are dropped, and the deltas up to `deltas_from`; a
+-- checkpoint stands at it.
 CREATE TABLE IF NOT EXISTS compaction (
     task TEXT PRIMARY KEY,
     version INTEGER NOT NULL,
-    contribution INTEGER NOT NULL
+    contribution INTEGER NOT NULL,
+    deltas_from INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- What is left of contributions whose rows are dropped: sums, and the highest sequence number.
+CREATE TABLE IF NOT EXISTS forgotten (
+    node TEXT PRIMARY KEY,
+    sequence INTEGER NOT NULL,
+    accepted INTEGER NOT NULL,
+    rejected INTEGER NOT NULL,
+    size_bytes INTEGER NOT NULL,
+    parameters INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 -- Of which run a run is a branch: up to `version` they are the same, behind it the nodes in `without` (JSON) are left

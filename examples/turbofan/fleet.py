@@ -20,7 +20,7 @@ from fieldfold.errors import ControlError, FieldfoldError
 
 HERE = Path(__file__).resolve().parent
 FEDERATION = "turbofan"
-START_TIMEOUT_S = 20.0
+START_TIMEOUT_S = 60.0
 END_TIMEOUT_S = 10.0
 
 AGGREGATOR = """\
@@ -102,7 +102,7 @@ class Fleet:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         # A Unix socket's path may be 107 bytes long; the checkout's may be longer.
         self._sockets = Path(tempfile.mkdtemp(prefix="fieldfold-"))
-        self._port = _free_port()
+        self._port = free_port()
 
     def __enter__(self) -> Self:
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -118,13 +118,13 @@ class Fleet:
         """Mosquitto with mutual TLS and access rules where it is installed, else the embedded broker."""
         broker = self.folder / "broker"
         if self.embedded:
-            ports = ("--port", str(self._port), "--port-v311", str(_free_port()))
+            ports = ("--port", str(self._port), "--port-v311", str(free_port()))
             self._spawn("broker", "broker", "run", "--embedded", *ports)
         else:
             nodes = [argument for name in self.engines for argument in ("--node", name)]
             self._complete("broker", "init", str(broker), "--port", str(self._port), *nodes)
             self._spawn("broker", "broker", "run", str(broker))
-        self._wait("broker", lambda: _listens(self._port))
+        self._wait("broker", lambda: listens(self._port))
 
     def start_aggregator(self) -> None:
         """The aggregator, with the task as its first."""
@@ -251,14 +251,14 @@ class Fleet:
         path.write_text(text, encoding="utf-8")
         return path
 
-    def _spawn(self, name: str, *arguments: str) -> None:
+    def _spawn(self, name: str, *arguments: str, module: str = "fieldfold", **environment: str) -> None:
         with self._log_path(name).open("ab") as log:
             self._processes[name] = subprocess.Popen(
-                [sys.executable, "-m", "fieldfold", *arguments],
+                [sys.executable, "-m", module, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+                env={**os.environ, "OPENBLAS_NUM_THREADS": "1", **environment},
             )
 
     def _complete(self, *arguments: str) -> None:
@@ -277,13 +277,15 @@ class Fleet:
             time.sleep(0.05)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A loopback port that nobody listens on at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
+    """Whether somebody does."""
     with socket.socket() as probe:
         probe.settimeout(0.5)
         return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -9,18 +9,21 @@
 numpy and zstandard only; no input or output.
 """
 
+from fieldfold.codec.delta import Delta
 from fieldfold.codec.feedback import Encoded, ErrorFeedback
-from fieldfold.codec.payload import FORMAT_VERSION, decode, encode
+from fieldfold.codec.payload import FORMAT_VERSION, decode, decode_delta, encode
 from fieldfold.codec.profile import DEFAULT_PROFILE, PROFILES, Profile, find_profile
 
 __all__ = [
     "DEFAULT_PROFILE",
     "FORMAT_VERSION",
     "PROFILES",
+    "Delta",
     "Encoded",
     "ErrorFeedback",
     "Profile",
     "decode",
+    "decode_delta",
     "encode",
     "find_profile",
 ]

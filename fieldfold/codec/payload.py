@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fieldfold.codec import floats, symbols
+from fieldfold.codec.delta import NOTHING, Delta, Part
 from fieldfold.codec.profile import DEFAULT_PROFILE, PROFILES, Profile, find_profile
 from fieldfold.codec.quantise import (
     MAX_STEP,
@@ -51,7 +52,8 @@ _SAMPLED_ABOVE = 1 << 20
 _PIECES, _PIECE = 16, 1 << 14
 """Above 2^20 parameters only the layout that is the smallest on 16 pieces of the vector is tried on all of it."""
 
-_READERS: Mapping[int, Callable[[PayloadReader, int], Vector]] = {
+_READERS: Mapping[int, Callable[[PayloadReader, int], Part]] = {
+    ZEROS: lambda *_: NOTHING,
     FLOAT32: floats.read_float32,
     FLOAT16: floats.read_float16,
     INT8: floats.read_int8,
@@ -111,22 +113,28 @@ def decode(payload: bytes, num_params: int) -> Vector:
     Raises:
         CodecError: when the payload is damaged, of another version or of another number of parameters.
     """
+    return decode_delta(payload, num_params).dense()
+
+
+def decode_delta(payload: bytes, num_params: int) -> Delta:
+    """The same without what is zero, where the payload lists only the rest.
+
+    Raises:
+        CodecError: as `decode`.
+    """
     reader = PayloadReader(payload)
     layout = _read_head(reader, num_params)
     if layout != SPLIT:
-        decoded = _decode_body(reader, layout, num_params)
-        reader.end()
-        return decoded
+        return Delta(num_params, ((slice(0, num_params), _decode_whole(reader, layout, num_params)),))
     trained = reader.varint()
     if not 0 < trained < num_params:
         raise damaged("it is split outside its parameters")
-    decoded = np.empty(num_params, np.float32)
-    first, second = reader.take(reader.varint()), reader.take_rest()
-    for part, section in ((first, decoded[:trained]), (second, decoded[trained:])):
-        inner = PayloadReader(part)
-        section[:] = _decode_body(inner, _read_head(inner, section.size), section.size)
-        inner.end()
-    return decoded
+    halves = (reader.take(reader.varint()), slice(0, trained)), (reader.take_rest(), slice(trained, num_params))
+    parts: list[tuple[slice, Part]] = []
+    for part, where in halves:
+        inner, size = PayloadReader(part), where.stop - where.start
+        parts.append((where, _decode_whole(inner, _read_head(inner, size), size)))
+    return Delta(num_params, tuple(parts))
 
 
 def _checked_delta(delta: Vector) -> Vector:
@@ -236,9 +244,9 @@ def _sampled(quantised: Quantised) -> Quantised:
     )
 
 
-def _decode_body(reader: PayloadReader, layout: int, num_params: int) -> Vector:
-    if layout == ZEROS:
-        return np.zeros(num_params, np.float32)
+def _decode_whole(reader: PayloadReader, layout: int, num_params: int) -> Part:
     if layout not in _READERS:
         raise damaged(f"it has the unknown layout {layout}")
-    return _READERS[layout](reader, num_params)
+    part = _READERS[layout](reader, num_params)
+    reader.end()
+    return part

@@ -69,7 +69,7 @@ def write_positions(positions: NDArray[np.int32]) -> list[bytes]:
     ]
 
 
-def read_positions(reader: PayloadReader, size: int) -> NDArray[np.int64]:
+def read_positions(reader: PayloadReader, size: int) -> NDArray[np.int32]:
     """The ascending positions below `size` that `write_positions` wrote.
 
     Raises:
@@ -79,22 +79,21 @@ def read_positions(reader: PayloadReader, size: int) -> NDArray[np.int64]:
     if count > size:
         raise damaged("a list is longer than what it counts")
     if count == 0:
-        return np.empty(0, np.int64)
-    packed = np.frombuffer(reader.take(-(-count // (2 * _BLOCK))), np.uint8)
-    widths = np.stack([packed & 15, packed >> 4], axis=1).reshape(-1)
-    each = np.repeat(widths, _BLOCK)[:count]
-    num_low = int(each.sum(dtype=np.int64))
+        return np.empty(0, np.int32)
+    widths = _read_widths(reader, -(-count // _BLOCK))
+    absent = widths.size * _BLOCK - count
+    num_low = int(widths.sum(dtype=np.int64)) * _BLOCK - absent * int(widths[-1])
     if num_low > size:
         raise damaged("its gaps have more low bits than there are places")
     low = read_bits(reader, num_low)
-    gaps = _read_quotients(reader, count, size)
-    gaps <<= each
-    taken = 0
-    for bit in range(int(each.max())):
-        longer = np.flatnonzero(each > bit)
-        gaps[longer] |= low[taken : taken + longer.size].astype(np.int64) << bit
-        taken += longer.size
-    if int(gaps.sum()) + count > size:
+    blocks = np.zeros((widths.size, _BLOCK), np.int32)
+    gaps: NDArray[np.int32] = blocks.reshape(-1)[:count]
+    _read_quotients(reader, gaps, size)
+    if (blocks.max(axis=1).astype(np.int64) << widths).max() > size:
+        raise damaged("a position lies behind the last parameter")
+    blocks <<= widths[:, None]
+    blocks |= _remainders(low, widths, absent)
+    if int(gaps.sum(dtype=np.int64)) + count > size:
         raise damaged("a position lies behind the last parameter")
     gaps += 1
     np.cumsum(gaps, out=gaps)
@@ -102,15 +101,35 @@ def read_positions(reader: PayloadReader, size: int) -> NDArray[np.int64]:
     return gaps
 
 
-def _read_quotients(reader: PayloadReader, count: int, size: int) -> NDArray[np.int64]:
-    """`count` numbers in unary: as many zeros, then a one."""
+def _read_widths(reader: PayloadReader, num_blocks: int) -> Symbols:
+    packed = np.frombuffer(reader.take(-(-num_blocks // 2)), np.uint8)
+    return np.stack([packed & 15, packed >> 4], axis=1).reshape(-1)[:num_blocks]
+
+
+def _remainders(low: Symbols, widths: Symbols, absent: int) -> NDArray[np.uint16]:
+    """The columns of low bits as numbers (blocks, 64), whole blocks at a time; the last block lacks `absent` gaps."""
+    remainders = np.zeros((widths.size, _BLOCK), np.uint16)
+    taken = 0
+    for bit in range(int(widths.max())):
+        wider = np.flatnonzero(widths > bit)
+        lacks = absent if widths[-1] > bit else 0
+        column = low[taken : taken + wider.size * _BLOCK - lacks]
+        taken += column.size
+        if lacks:
+            column = np.append(column, np.zeros(lacks, np.uint8))
+        remainders[wider] |= np.left_shift(column.reshape(-1, _BLOCK), bit, dtype=np.uint16)
+    return remainders
+
+
+def _read_quotients(reader: PayloadReader, quotients: NDArray[np.int32], size: int) -> None:
+    """Fills `quotients` (k,) with numbers in unary: as many zeros, then a one."""
     num_bytes = reader.varint()
     if num_bytes > -(-size // 8):
         raise damaged("a position lies behind the last parameter")
     unary = np.frombuffer(reader.take(num_bytes), np.uint8)
-    ends = np.flatnonzero(np.unpackbits(unary, bitorder="little")).astype(np.int64, copy=False)
-    if ends.size != count or unary[-1] == 0:
+    ends = np.flatnonzero(np.unpackbits(unary, bitorder="little").view(np.bool_))
+    if ends.size != quotients.size or unary[-1] == 0:
         raise damaged("a list has another number of quotients than it claims")
-    quotients: NDArray[np.int64] = np.diff(ends, prepend=np.int64(-1))
-    quotients -= 1
-    return quotients
+    quotients[0] = ends[0]
+    np.subtract(ends[1:], ends[:-1], out=quotients[1:], casting="unsafe")
+    quotients[1:] -= 1

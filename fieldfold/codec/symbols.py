@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fieldfold.codec.delta import Listed
 from fieldfold.codec.floats import checked_step
 from fieldfold.codec.quantise import MAX_LEVEL, OFFSET_SCALE, Quantised
 from fieldfold.codec.rice import pack_bits, read_bits, read_positions, write_positions
@@ -38,6 +39,7 @@ _TRIT_WEIGHTS = (1, 3, 9, 27, 81)
 _PARAMS_PER_OVERFLOW_BYTE = 8
 _MAX_OVERFLOW_BYTES = 4
 _LOOKUP_BLOCK = 1 << 15
+_SIGN_BIT = 31
 _RUN = 1 << 16
 
 
@@ -128,7 +130,8 @@ def _read_gaps(reader: PayloadReader, size: int) -> NDArray[np.int32]:
     steps = symbols.astype(np.int32)
     steps += placed
     np.cumsum(steps, out=steps)
-    positions: NDArray[np.int32] = steps[placed] - np.int32(1)
+    positions: NDArray[np.int32] = steps[placed]
+    positions -= 1
     return positions
 
 
@@ -174,7 +177,7 @@ def write_sparse(quantised: Quantised) -> Parts:
     return _streams(quantised, gaps, symbols, overflow)
 
 
-def read_sparse(reader: PayloadReader, num_params: int) -> Vector:
+def read_sparse(reader: PayloadReader, num_params: int) -> Listed:
     """The vector (n,) that `write_sparse` describes.
 
     Raises:
@@ -183,9 +186,7 @@ def read_sparse(reader: PayloadReader, num_params: int) -> Vector:
     scale = _read_scale(reader)
     positions = _read_gaps(reader, num_params)
     values = _read_escaped(reader, positions.size, num_params, lambda codes: scale.values(_unfold(codes)))
-    decoded = np.zeros(num_params, np.float32)
-    decoded[positions] = values
-    return decoded
+    return Listed(positions, values)
 
 
 def write_rice(quantised: Quantised) -> Parts:
@@ -203,7 +204,7 @@ def write_rice(quantised: Quantised) -> Parts:
     ]
 
 
-def read_rice(reader: PayloadReader, num_params: int) -> Vector:
+def read_rice(reader: PayloadReader, num_params: int) -> Listed:
     """The vector (n,) that `write_rice` describes.
 
     Raises:
@@ -211,14 +212,13 @@ def read_rice(reader: PayloadReader, num_params: int) -> Vector:
     """
     scale = _read_scale(reader)
     positions = read_positions(reader, num_params)
-    negative = read_bits(reader, positions.size).view(np.bool_)
+    signs = read_bits(reader, positions.size).astype(np.uint32)
     large = read_positions(reader, positions.size)
     values = np.full(positions.size, scale.values(np.array([1]))[0])
     values[large] = _read_large(reader, large.size, num_params, scale)
-    np.negative(values, out=values, where=negative)
-    decoded = np.zeros(num_params, np.float32)
-    decoded[positions] = values
-    return decoded
+    signs <<= np.uint32(_SIGN_BIT)
+    values.view(np.uint32)[:] ^= signs
+    return Listed(positions, values)
 
 
 def write_trits(quantised: Quantised) -> Parts:

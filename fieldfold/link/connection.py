@@ -53,7 +53,6 @@ class Caller(msgspec.Struct, frozen=True):
     endpoint: Endpoint
     client_id: str
     config: LinkConfig
-    will: Will | None
     events: SimpleQueue[Event]
     tokens: Iterator[int]
 
@@ -72,6 +71,7 @@ class Connection:
 
     Args:
         caller: who connects.
+        will: published by the broker when this connection dies without a DISCONNECT.
         protocol: the version of MQTT to speak.
         on_up: called when CONNACK has come, with whether the broker kept our session, before anything is received.
         on_granted: called with each filter that the broker confirmed.
@@ -80,6 +80,7 @@ class Connection:
     def __init__(
         self,
         caller: Caller,
+        will: Will | None,
         protocol: Literal["5", "3.1.1"],
         on_up: Callable[[Connection, bool], None],
         on_granted: Callable[[str], None],
@@ -89,7 +90,7 @@ class Connection:
         self._on_granted = on_granted
         self.protocol: Literal["5", "3.1.1"] = protocol
         self.limits = BrokerLimits(protocol=protocol)
-        self._client = _paho_client(caller, protocol)
+        self._client = _paho_client(caller, will, protocol)
         self._poll = WakeablePoll()
         self._lock = threading.Lock()
         self._book = AckBook()
@@ -316,7 +317,7 @@ class Connection:
             self._on_granted(topic_filter)
 
 
-def _paho_client(caller: Caller, protocol: Literal["5", "3.1.1"]) -> Client:
+def _paho_client(caller: Caller, will: Will | None, protocol: Literal["5", "3.1.1"]) -> Client:
     version = MQTTProtocolVersion.MQTTv5 if protocol == "5" else MQTTProtocolVersion.MQTTv311
     client = Client(
         CallbackAPIVersion.VERSION2,
@@ -330,8 +331,8 @@ def _paho_client(caller: Caller, protocol: Literal["5", "3.1.1"]) -> Client:
     client.max_inflight_messages_set(0)  # SendWindow limits them, so paho never holds one back
     if caller.endpoint.username is not None:
         client.username_pw_set(caller.endpoint.username, caller.endpoint.password)
-    if caller.will is not None:
-        client.will_set(caller.will.topic, caller.will.payload, qos=1, retain=caller.will.retain)
+    if will is not None:
+        client.will_set(will.topic, will.payload, qos=1, retain=will.retain)
     return client
 
 

@@ -46,11 +46,11 @@ class MqttLink:
 
     def __init__(self, config: LinkConfig, *, client_id: str, base: Path, will: Will | None = None) -> None:
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self.will = will
         self._caller = Caller(
             endpoint=resolve(config, base),
             client_id=client_id,
             config=config,
-            will=will,
             events=self.events,
             tokens=itertools.count(1),
         )
@@ -152,7 +152,7 @@ class MqttLink:
         jitter = random.Random()  # noqa: S311 - spreads reconnects over time, guards nothing
         try:
             while not self._stopping.is_set():
-                self._connection = Connection(self._caller, choice.protocol, self._came_up, self._granted)
+                self._connection = Connection(self._caller, self.will, choice.protocol, self._came_up, self._granted)
                 ended = self._connection.run(self._stopping, lambda: self._goodbye_s)
                 choice.note(ended.outcome)
                 retries.note(ended.outcome, ended.up_s)

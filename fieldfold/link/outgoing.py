@@ -28,6 +28,7 @@ class Outgoing:
         self._ordered: collections.deque[tuple[str, bytes]] = collections.deque(maxlen=MAX_WAITING)
         self._changed = threading.Condition()
         self._sending = False
+        self._held = False
         self._stopping = False
         self.bytes_sent = 0
         self._thread = threading.Thread(target=self._run, name="outgoing", daemon=True)
@@ -45,9 +46,15 @@ class Outgoing:
             self._ordered.append((topic, payload))
             self._changed.notify_all()
 
+    def hold(self) -> None:
+        """Sends nothing until `wake`."""
+        with self._changed:
+            self._held = True
+
     def wake(self) -> None:
         """The link came up: try again at once."""
         with self._changed:
+            self._held = False
             self._changed.notify_all()
 
     def drain(self, timeout_s: float) -> bool:
@@ -65,9 +72,8 @@ class Outgoing:
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not self._stopping and not (self._link.is_up and (self._ordered or self._retained)):
-                    waiting = bool(self._ordered or self._retained)
-                    self._changed.wait(_UP_AGAIN_S if waiting else None)
+                while not self._stopping and not (self._may_send and self._link.is_up):
+                    self._changed.wait(_UP_AGAIN_S if self._may_send else None)
                 if self._stopping:
                     return
                 retain = not self._ordered
@@ -77,6 +83,10 @@ class Outgoing:
             with self._changed:
                 self._sending = False
                 self._changed.notify_all()
+
+    @property
+    def _may_send(self) -> bool:
+        return not self._held and bool(self._ordered or self._retained)
 
     def _publish(self, topic: str, payload: bytes, *, retain: bool) -> None:
         try:

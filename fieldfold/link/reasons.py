@@ -68,11 +68,13 @@ def session_taken_over(client_id: str) -> Refused:
 
 
 def short_sessions(client_id: str) -> Refused:
-    """The event for sessions that end soon after they begin, time and again, and nobody says why."""
+    """The event for sessions that end soon after they begin, time and again, and nobody says why.
+
+    It says what may be, in the log; a bad link does the same, so that it is nothing to act on.
+    """
     return Refused(
-        f"the broker keeps ending the sessions of {client_id} soon after they begin",
-        f"another program may use the name {client_id}: stop it, or give each its own; or the network is unstable",
-        lasting=True,
+        f"the sessions of {client_id} keep ending soon after they begin",
+        f"the network is unstable, or another program uses the name {client_id}: then give each its own",
     )
 
 

@@ -9,6 +9,8 @@ FIRST_BACKOFF_S = 1.0
 LONGEST_BACKOFF_S = 60.0
 UNANSWERED_BEFORE_FALLBACK = 2
 """One CONNECT closed without an answer may be a broker that is just going down."""
+HEALTHY_AFTER_S = 5.0
+"""Two clients with one name throw each other out right after each connect, on a slow machine a little later."""
 SHORT_SESSIONS_OF_A_CLONE = 2
 AFTER_TAKEOVER_S = 30.0
 """Two programs of one name throw each other out for ever; at least they leave each other some time."""
@@ -49,8 +51,7 @@ class Retries:
 
     def note(self, outcome: Outcome, up_s: float) -> None:
         """Learns from a connection that ended; one that outlived the wait before it starts the count afresh."""
-        # Two clients with one name throw each other out right after each connect; they must not do so every second.
-        healthy = outcome is Outcome.UP and up_s > backoff_s(self._failures, 0.0)
+        healthy = outcome is Outcome.UP and up_s > max(HEALTHY_AFTER_S, backoff_s(self._failures, 0.0))
         self._failures = 1 if healthy else self._failures + 1
         self._at_least_s = AFTER_TAKEOVER_S if outcome is Outcome.TAKEN_OVER else 0.0
         self._short_sessions = self._short_sessions + 1 if outcome is Outcome.UP and not healthy else 0

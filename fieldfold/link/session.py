@@ -97,9 +97,13 @@ class Delivery(Protocol):
 
 
 class Link(Protocol):
-    """One MQTT session. Thread-safe. Everything that happens arrives in `events`, in order."""
+    """One MQTT session. Thread-safe. Everything that happens arrives in `events`, in order.
+
+    `will` counts from the next connection on.
+    """
 
     events: queue.SimpleQueue[Event]
+    will: Will | None
 
     def start(self) -> None:
         """Begins connecting and returns at once; the outcome arrives in `events`.

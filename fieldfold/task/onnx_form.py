@@ -24,11 +24,12 @@ _MODEL = {1: "", 2: "", 3: "", 4: "", 5: "", 6: "", 7: "graph", 8: "opset_import
 _OPSET = {1: "domain", 2: ""}
 _GRAPH = {1: "node", 2: "", 5: "initializer", 10: "", 11: "input", 12: "", 13: "", 16: ""}
 _NODE = {1: "input", 2: "output", 3: "", 4: "op_type", 5: "attribute", 6: "", 7: "domain", 9: ""}
-_ATTRIBUTE = {1: "", 2: "", 3: "", 4: "", 5: "t", 6: "g", 7: "", 8: "", 9: "", 13: "", 20: ""}
+_ATTRIBUTE = {1: "name", 2: "", 3: "", 4: "", 5: "t", 6: "g", 7: "", 8: "", 9: "", 13: "", 20: ""}
 _TENSOR = {1: "dims", 2: "data_type", 4: "", 5: "", 7: "int64_data", 8: "name", 9: "raw_data", 10: "", 11: "", 12: ""}
 _VALUE = {1: "name", 2: "", 3: "", 4: ""}
 _STANDARD = ("", "ai.onnx")
 _INT64 = 7
+_FIRST, _STEPS = "first of ", "steps of "  # no name in a graph begins so and ends as another
 _AGAIN = "build the bundle again with `fieldfold task build`"
 
 _Fields = dict[str, list[int | memoryview]]
@@ -74,8 +75,10 @@ def _graph(content: int | memoryview, outer: Mapping[str, int], depth: int) -> _
     for initializer in graph["initializer"]:
         tensor = _read("tensor", initializer, _TENSOR)
         numbers[_name(tensor["name"])] = _whole_number(tensor)
+        numbers[_FIRST + _name(tensor["name"])] = _first_number(tensor)
     for given in graph["input"]:  # what is given may differ from what the graph itself holds
-        numbers.pop(_name(_read("value", given, _VALUE)["name"]), None)
+        for what in ("", _FIRST, _STEPS):
+            numbers.pop(what + _name(_read("value", given, _VALUE)["name"]), None)
     total, runs = len(nodes), len(nodes)
     for node in nodes:
         inner = _node(node, numbers, depth)
@@ -90,18 +93,41 @@ def _node(node: _Fields, numbers: dict[str, int], depth: int) -> _Size:
     tensors = [_read("tensor", tensor, _TENSOR) for attribute in attributes for tensor in attribute["t"]]
     operator = _name(node["op_type"])
     for output in node["output"]:
-        numbers.pop(_name([output]), None)
+        for what in ("", _FIRST, _STEPS):
+            numbers.pop(what + _name([output]), None)
     if operator == "Constant" and tensors:
         numbers[_name(node["output"])] = _whole_number(tensors[0])
+    if operator == "Reshape" and len(node["input"]) == 2:
+        numbers[_STEPS + _name(node["output"])] = numbers.get(_FIRST + _name(node["input"][1:]), -1)
     sizes = [_graph(graph, numbers, depth - 1) for attribute in attributes for graph in attribute["g"]]
     trips = 1
     if sizes and operator == "Loop":
         trips = numbers.get(_name(node["input"]), -1)
         if trips < 0:
             raise MalformedError("it has a loop of which nobody knows how often it runs")
-    elif sizes and operator not in ("If", "Scan"):  # a scan is as long as what it goes over
+    elif sizes and operator == "Scan":
+        trips = _scan_trips(node, attributes, numbers)
+    elif sizes and operator != "If":
         raise MalformedError(f"it holds a graph in an operator {operator[:40]}")
     return _Size(sum(size.nodes for size in sizes), trips * sum(size.runs for size in sizes))
+
+
+def _scan_trips(node: _Fields, attributes: list[_Fields], numbers: Mapping[str, int]) -> int:
+    """A Scan runs once for each row of what it reads, whose last is reshaped to so many just before."""
+    if any(_name(attribute["name"]) == "scan_input_axes" for attribute in attributes):
+        raise MalformedError("it has a scan along another dimension than the first")
+    trips = numbers.get(_STEPS + _name(node["input"][-1:]), -1)
+    if trips < 1:
+        raise MalformedError("it has a scan of which nobody knows how often it runs")
+    return trips
+
+
+def _first_number(tensor: _Fields) -> int:
+    """The first element of an int64 tensor of one dimension; -1 for all others, and where it is not positive."""
+    counts = [size for dims in tensor["dims"] for size in ([dims] if isinstance(dims, int) else packed_varints(dims))]
+    if tensor["data_type"] != [_INT64] or len(counts) != 1:
+        return -1
+    return _leading(tensor)
 
 
 def _whole_number(tensor: _Fields) -> int:
@@ -109,6 +135,10 @@ def _whole_number(tensor: _Fields) -> int:
     counts = [size for dims in tensor["dims"] for size in ([dims] if isinstance(dims, int) else packed_varints(dims))]
     if tensor["data_type"] != [_INT64] or any(count != 1 for count in counts):
         return -1
+    return _leading(tensor)
+
+
+def _leading(tensor: _Fields) -> int:
     for raw in tensor["raw_data"]:
         return int.from_bytes(_bytes(raw)[:8], "little", signed=True)
     for values in tensor["int64_data"]:

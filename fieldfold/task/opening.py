@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -146,8 +147,7 @@ def open_runtime(bundle: Bundle, settings: RuntimeSettings | None = None) -> Run
     """
     settings = settings or RuntimeSettings()
     choice = chosen(settings)
-    package = "torch" if choice.runtime == "torch" else "onnxruntime"
-    try:
+    with _imports_named(choice):
         if choice.runtime == "torch":
             from fieldfold.task.torch_runtime import TorchRuntime
 
@@ -155,6 +155,30 @@ def open_runtime(bundle: Bundle, settings: RuntimeSettings | None = None) -> Run
         from fieldfold.task.onnx_runtime import OnnxRuntime
 
         return OnnxRuntime(bundle, providers=settings.providers, threads=settings.threads, reason=choice.reason)
+
+
+def load_runtime(settings: RuntimeSettings) -> None:
+    """Imports what `open_runtime` will need, and wakes the device.
+
+    Raises:
+        BundleError: when the runtime cannot be loaded.
+        ConfigError: when what is asked for is not there.
+    """
+    choice = chosen(settings)
+    with _imports_named(choice):
+        if choice.runtime == "torch":
+            from fieldfold.task import torch_runtime
+
+            torch_runtime.wake(choice.device)
+        else:
+            import fieldfold.task.onnx_runtime  # noqa: F401 -- loading it is the purpose
+
+
+@contextlib.contextmanager
+def _imports_named(choice: Choice) -> Iterator[None]:
+    package = "torch" if choice.runtime == "torch" else "onnxruntime"
+    try:
+        yield
     except ImportError as error:
         raise BundleError(f"{package} cannot be imported: {error}", f"install the package {package} again") from error
 

@@ -24,6 +24,11 @@ from fieldfold.task.torch_assembly import constant_tensor
 from fieldfold.task.torch_program import TorchProgram, failures_named
 
 
+def wake(device: str) -> None:
+    """Lets torch and the device's driver take the memory that they take before anything is computed."""
+    torch.ones(2, 2, device=device).mm(torch.ones(2, 2, device=device)).sum().item()
+
+
 class TorchRuntime:
     """The runtime for boxes with torch. Each program is made ready when it is first needed.
 

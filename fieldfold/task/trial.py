@@ -17,11 +17,10 @@ import psutil
 
 from fieldfold.errors import BundleError, ConfigError, FieldfoldError
 from fieldfold.task.bundle import Bundle
-from fieldfold.task.opening import RuntimeSettings, open_runtime
+from fieldfold.task.opening import RuntimeSettings, load_runtime, open_runtime
 from fieldfold.task.self_check import read_batch
 
 LEAST_MEMORY_BYTES = 256 << 20
-"""Loading torch takes most of it."""
 _WALL_FACTOR = 10
 """A busy box gives the child a tenth of a core at times; only one that sleeps takes longer."""
 _WHEN_TRIED = "do not use this bundle; ask whoever published it"
@@ -32,7 +31,7 @@ class Limits(msgspec.Struct, frozen=True):
 
     Attributes:
         cpu_s: seconds of processor time.
-        memory_bytes: memory that it writes to; 0 is half of the machine's.
+        memory_bytes: memory that it writes to beside what the loaded runtime takes; 0 is half of the machine's.
     """
 
     cpu_s: int = 300
@@ -108,7 +107,9 @@ def _child(order: _Order) -> None:
     settings, limits = order.settings, order.limits
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_CPU, limits.cpu_s)
-    _limit(resource.RLIMIT_DATA, limits.memory_bytes)
+    # the limit is for the bundle: torch alone maps 190 MB, and with CUDA far more, and how it fails to load is chance
+    load_runtime(settings)
+    _limit(resource.RLIMIT_DATA, psutil.Process().memory_info().data + limits.memory_bytes)
     bundle = Bundle.from_bytes(sys.stdin.buffer.read())
     runtime = open_runtime(bundle, settings)
     runtime.self_check()

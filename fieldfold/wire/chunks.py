@@ -127,12 +127,21 @@ class Assembly:
         Raises:
             WireError: when chunks are missing, or what came together has another digest.
         """
+        return self.whole_with_digest()[0]
+
+    def whole_with_digest(self) -> tuple[bytes, str]:
+        """The object and its digest in full, which is what was checked.
+
+        Raises:
+            WireError: as `whole`.
+        """
         if self.missing:
             raise WireError(f"{self.missing} of {self.num_chunks} chunks are missing")
         data = b"".join(self._pieces[index] for index in range(self.num_chunks))
-        if short(object_digest(data)) != self.digest:
+        digest = object_digest(data)
+        if short(digest) != self.digest:
             raise WireError("the assembled object does not have the digest that its chunks bear")
-        return data
+        return data, digest
 
 
 class Taken(msgspec.Struct, frozen=True):
@@ -141,12 +150,14 @@ class Taken(msgspec.Struct, frozen=True):
     Attributes:
         fresh: it had not come before.
         whole: the object that it completed.
+        digest: of that, in hex.
         spoiled: why the object that it completed is damaged.
         over: names of assemblies that ended with it: complete, damaged, or given up for a newer one.
     """
 
     fresh: bool
     whole: bytes | None = None
+    digest: str = ""
     spoiled: str = ""
     over: tuple[bytes, ...] = ()
 
@@ -187,6 +198,6 @@ class Assemblies:
         del self._open[chunk.digest]
         over.append(chunk.digest)
         try:
-            return Taken(fresh, assembly.whole(), over=tuple(over))
+            return Taken(fresh, *assembly.whole_with_digest(), over=tuple(over))
         except WireError as error:
             return Taken(fresh, spoiled=error.reason, over=tuple(over))

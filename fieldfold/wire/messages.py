@@ -230,8 +230,28 @@ class NodePresence(Readable, frozen=True, kw_only=True):
     steps_per_s: float | None = None
 
 
+class Lease(msgspec.Struct, frozen=True, kw_only=True):
+    """An aggregator's claim to be the one of its federation.
+
+    Attributes:
+        ledger: the ledger's name, random, as long as it lives.
+        term: above all that the aggregator knew of when it began.
+        holder: this process, random.
+        host: its machine, for people.
+    """
+
+    ledger: Text
+    term: Counter
+    holder: Text
+    host: Text = ""
+
+
 class AggregatorPresence(Readable, frozen=True, kw_only=True):
-    """What the aggregator says of itself on its status topic; the will says `offline`."""
+    """What the aggregator says of itself on its status topic; the will says `offline`.
+
+    Attributes:
+        lease: which of the aggregators that might be it is; `offline`, it was.
+    """
 
     format: Literal[1] = FORMAT
     state: Text
@@ -244,6 +264,7 @@ class AggregatorPresence(Readable, frozen=True, kw_only=True):
     score: float | None = None
     metric: Text = ""
     software: Text = ""
+    lease: Lease | None = None
 
 
 BinaryMessage = TypeVar("BinaryMessage", bound=Binary)

@@ -8,8 +8,9 @@ import pytest
 
 from aggregator import service as service_module
 from aggregator.config import AggregatorConfig
+from aggregator.lease import claim
 from fieldfold.link.memory import MemoryBroker
-from tests.aggregator.running import RunningAggregator, Witness
+from tests.aggregator.running import RunningAggregator, Witness, eventually
 
 
 @pytest.fixture
@@ -30,11 +31,14 @@ def start(
     """Starts an aggregator in this test's folder; it ends with the test."""
     monkeypatch.setattr(service_module, "STORAGE_RETRY_S", 0.05)
     monkeypatch.setattr(service_module, "TICK_S", 0.05)
+    monkeypatch.setattr(claim, "LOOK_S", 0.05)
     running: list[RunningAggregator] = []
 
     def start(config: AggregatorConfig, **settings: Any) -> RunningAggregator:
-        running.append(RunningAggregator(config, tmp_path, broker, **settings))
-        return running[-1]
+        aggregator = RunningAggregator(config, tmp_path, broker, **settings)
+        running.append(aggregator)
+        eventually(lambda: aggregator.status.connected or aggregator.error, "a connection")
+        return aggregator
 
     yield start
     for aggregator in running:

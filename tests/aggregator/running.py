@@ -6,7 +6,7 @@ import itertools
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,13 +14,12 @@ from aggregator.config import AggregatorConfig
 from aggregator.service import Service
 from aggregator.status import AggregatorStatus
 from fieldfold.link.memory import MemoryBroker, MemoryLink
-from fieldfold.link.session import Received, Will
+from fieldfold.link.session import Received
 from fieldfold.params import Vector
 from fieldfold.sensors.statistics import FeatureSums
 from fieldfold.task.bundle import Bundle
 from fieldfold.wire.chunks import Assembly
 from fieldfold.wire.messages import (
-    AggregatorPresence,
     Chunk,
     ClientUpdate,
     ModelManifest,
@@ -66,10 +65,10 @@ class RunningAggregator:
         self.service = begun
 
     def _run(self, config: AggregatorConfig, folder: Path, broker: MemoryBroker) -> None:
-        will = Will(TOPICS.aggregator_status, write(AggregatorPresence(state="offline")))
+        runs = (f"{run:016x}" for run in itertools.count(1))
         try:
-            link = MemoryLink(broker, client_id=CLIENT_ID, will=will)
-            service = Service(config, folder, link, (f"{run:016x}" for run in itertools.count(1)).__next__)
+            link, lookout = (MemoryLink(broker, client_id=name) for name in (CLIENT_ID, "lookout"))
+            service = Service(config, folder, (link, lookout), runs.__next__)
         except Exception as error:  # noqa: BLE001 - raised where it was started
             self._begun.put(error)
             return
@@ -190,8 +189,12 @@ class Node:
 
     def send(self, update: ClientUpdate, chunk_bytes: int = 4096) -> None:
         """An update, whatever name it bears."""
-        for message in chunks(update, chunk_bytes):
-            self.link.publish(TOPICS.update(self.name), message)
+        self.send_pieces(chunks(update, chunk_bytes))
+
+    def send_pieces(self, pieces: Iterable[bytes]) -> None:
+        """Some chunks of an update."""
+        for piece in pieces:
+            self.link.publish(TOPICS.update(self.name), piece)
 
     def send_statistics(self, task: str, sums: FeatureSums, **changes: Any) -> None:
         fields = {"count": sums.count, "total": sums.total, "total_of_squares": sums.total_of_squares, **changes}

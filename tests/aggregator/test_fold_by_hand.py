@@ -147,3 +147,9 @@ class TestRateCorrectedFedBuff:
         nodes = [f"n{index}" for index in range(9)]
         third_turn = steps(method, *(contribution(node, *A) for _ in range(3) for node in nodes))[18:]
         assert [len(step.weights) for step in third_turn if step is not None] == [3, 3, 3]
+
+    @pytest.mark.parametrize(("nodes", "wanted"), [(1, 1), (2, 2), (3, 2)])
+    def test_but_never_only_one_where_there_are_two(self, nodes: int, wanted: int) -> None:
+        turns = [contribution(f"n{turn % nodes}", *A) for turn in range(12)]
+        taken = steps(RateCorrectedFedBuff(), *turns)[6:]
+        assert {len(step.weights) for step in taken if step is not None} == {wanted}

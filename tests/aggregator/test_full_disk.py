@@ -16,7 +16,7 @@ from fieldfold.link.memory import MemoryBroker
 from fieldfold.params import as_vector, digest
 from fieldfold.wire.messages import AggregatorPresence
 from tests.aggregator.running import CLIENT_ID, TOPICS, Node, RunningAggregator, Witness, eventually
-from tests.aggregator.tiny import FIRST, bundle, config, full_disk, update
+from tests.aggregator.tiny import FIRST, bundle, chunks, config, full_disk, update
 
 Start = Callable[[AggregatorConfig], RunningAggregator]
 RAW = bundle("raw", "none")
@@ -68,8 +68,9 @@ def test_nothing_is_acknowledged_until_it_is_on_disk(
     folding: RunningAggregator, node: Node, broker: MemoryBroker, witness: Witness
 ) -> None:
     noise = np.random.default_rng(0).bytes(LARGE)
+    *pieces, last = chunks(sent(1, body=noise), 5000)
     with no_room(folding):
-        node.send(sent(1, body=noise), chunk_bytes=5000)
+        node.send_pieces(pieces)
         node.send(sent(2))
         eventually(lambda: folding.status.state == "storage full")
         assert "disk is full" in folding.status.detail
@@ -79,6 +80,7 @@ def test_nothing_is_acknowledged_until_it_is_on_disk(
         witness.look()
         assert witness.receipts == []
         assert (folding.status.accepted, folding.status.rejected, folding.status.bytes_received) == (0, 0, 0)
+    node.send_pieces([last])
     assert witness.receipt("press-1", 1).decision == "rejected"
     assert witness.receipt("press-1", 2).code == "ahead"  # its base was never released
     eventually(lambda: unacknowledged(broker) == 0)
@@ -91,9 +93,11 @@ def test_an_update_of_many_chunks_survives_a_disk_that_is_full_in_its_middle(
     folding: RunningAggregator, node: Node, broker: MemoryBroker, witness: Witness
 ) -> None:
     eventually(lambda: unacknowledged(broker) == 0)
+    *pieces, last = chunks(sent(1), 16)
     with no_room_for(folding, "chunk"):
-        node.send(sent(1), chunk_bytes=16)
+        node.send_pieces(pieces)
         eventually(lambda: folding.status.state == "storage full")
+    node.send_pieces([last])
     assert witness.receipt("press-1", 1).decision == "accepted"
     folding.reaches(1)
     assert folding.within(folding.service._ledger.chunks) == []

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from aggregator.ledger.ledger import CHECKPOINTS_KEPT, Ledger
+from aggregator.ledger.ledger import Ledger
 from aggregator.ledger.records import Checkpoint, Decision, TaskRecord, VersionRecord
 from fieldfold.errors import StoreError
 from tests.aggregator.tiny import FEDERATION, NUM_PARAMS, accepted, bundle, full_disk, update
@@ -65,9 +65,10 @@ def test_counts_and_the_next_sequence(ledger: Ledger) -> None:
 def test_the_norms_that_led_to_a_place_in_the_log(ledger: Ledger) -> None:
     numbered = [msgspec.structs.replace(accepted(update(sequence=index)), norm=float(index)) for index in range(1, 6)]
     places = put(ledger, *numbered[:2], rejected("press-2"), *numbered[2:])
-    assert ledger.norms_until(TASK, places[4], 10) == (1, 2, 3, 4)
-    assert ledger.norms_until(TASK, places[4], 2) == (3, 4)
-    assert ledger.norms_until(TASK, 0, 10) == ()
+    assert ledger.norms_until(TASK, places[4], 10, 9) == tuple(("press-1", norm) for norm in (1, 2, 3, 4))
+    assert ledger.norms_until(TASK, places[4], 2, 9) == (("press-1", 3), ("press-1", 4))
+    assert ledger.norms_until(TASK, places[4], 10, 1) == (("press-1", 4),)
+    assert ledger.norms_until(TASK, 0, 10, 9) == ()
 
 
 def test_a_sequence_number_is_used_once(ledger: Ledger) -> None:
@@ -183,16 +184,21 @@ def test_a_piece_is_kept_once_and_forgotten_with_its_update(ledger: Ledger) -> N
     assert ledger.chunks() == [("b", b"12345678", b"other node")]
 
 
-def test_only_the_newest_checkpoints_are_kept(ledger: Ledger) -> None:
+def test_the_newest_two_checkpoints_are_kept_and_the_first_of_each_day(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    days = {0: 1.0, 20: 1.1, 40: 1.9, 60: 2.0, 80: 2.5, 100: 3.2, 120: 3.3, 140: 3.4}
     with ledger.transaction():
-        for version in (0, 20, 40, 60):
+        for version, day in days.items():
+            monkeypatch.setattr("time.time", lambda day=day: 86_400 * day)
             ledger.put_checkpoint(Checkpoint(TASK, version, version, b"x", b"y", b"z"))
         ledger.put_checkpoint(Checkpoint("other", 1, 1, b"", b"", b""))
-    newest = ledger.checkpoint(TASK)
+    assert [place.version for place in ledger.checkpoints(TASK)] == [0, 60, 100, 120, 140]
+    newest, older = ledger.checkpoint(TASK), ledger.checkpoint(TASK, 60)
     assert newest is not None
-    assert newest.version == 60
+    assert older is not None
+    assert (newest.version, older.version, ledger.checkpoint(TASK, 20)) == (140, 60, None)
     assert ledger.checkpoint("other") is not None
-    assert ledger._rows("SELECT count(*) FROM checkpoint WHERE task = ?", (TASK,)) == [(CHECKPOINTS_KEPT,)]
 
 
 def test_another_federation_s_ledger(ledger: Ledger, path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from aggregator import model as model_module
 from aggregator.fold.fedasync import FedAsync
 from aggregator.fold.fedavg import FedAvg
 from aggregator.fold.fedbuff import FedBuff
@@ -154,7 +155,7 @@ def test_what_is_typical_is_the_same_after_a_crash(tmp_path: Path) -> None:
         assert plant.send(update(sequence=sequence, delta=(length, 0, 0))).receipt.decision == "accepted"
         plant.fold()
     before = plant.model.typical_norm
-    assert before == 3950.0
+    assert before == 3900.0
     plant.crash()
     assert plant.replayed == 0
     assert plant.model.typical_norm == before
@@ -250,3 +251,30 @@ def test_settings_that_are_changed_back_before_anything_came_still_began_anew(tm
     fold_some(plant, 8, 9)
     assert plant.model.version == version, "one waits; the two of before were left behind"
     plant.ledger.close()
+
+
+def test_a_replay_is_short_however_many_updates_come_between_two_versions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        model_module, "PARAMS_BETWEEN_CHECKPOINTS", 5 * (NUM_PARAMS + model_module.PARAMS_OF_OVERHEAD)
+    )
+    method = FedBuff(buffer_size=100)
+    plant = Plant(tmp_path / "ledger.sqlite", method)
+    for sequence in range(1, 13):
+        plant.send(update(sequence=sequence))
+        if sequence != 9:
+            plant.fold()
+    assert [place.contribution for place in plant.ledger.checkpoints(bundle().digest)] == [10]
+    state = plant.model.at_present()
+    plant.crash()
+    assert plant.replayed == 2
+    assert plant.model.at_present() == state, "the ten that wait are in the checkpoint"
+    plant.ledger.close()
+
+
+@pytest.mark.parametrize(("num_params", "most"), [(3, 10_000), (100_000, 5_000), (10_000_000, 100)])
+def test_how_many_updates_lie_between_two_checkpoints(num_params: int, most: int) -> None:
+    """About 0.7 ms each at 100,000 parameters, 25 ms at 5 million: a replay takes seconds."""
+    assert model_module.replay_is_long(most, num_params)
+    assert not model_module.replay_is_long(most // 2, num_params)

@@ -125,6 +125,16 @@ def test_pieces_survive_a_crash_between_any_two_of_them(plant: Plant) -> None:
         assert plant.ledger.chunks() == []
 
 
+def test_what_is_whole_within_a_transaction_is_written_once(plant: Plant) -> None:
+    *pieces, last = chunks(update(), SMALL)
+    with plant.ledger.transaction():
+        assert [plant.reception.take("press-1", piece, plant.model) for piece in pieces] == [None] * len(pieces)
+        assert plant.ledger.chunks() == []
+        assert plant.reception.take("press-1", last, plant.model) is not None
+        plant.reception.write()
+        assert plant.ledger.chunks() == []
+
+
 def test_pieces_come_again_without_harm(plant: Plant) -> None:
     pieces = chunks(update(), SMALL)
     for piece in [*pieces[:-1], *pieces[:-1]]:

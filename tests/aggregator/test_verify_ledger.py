@@ -52,7 +52,7 @@ def test_a_history_through_three_methods_replays_bit_for_bit_from_version_0(path
     assert finding.difference is None
     assert (finding.from_version, finding.contributions) == (0, 3 * UPDATES)
     assert finding.versions == finding.to_version + 1 > UPDATES
-    assert finding.checkpoints == 2
+    assert finding.checkpoints == 3, "of version 0, which is the first of its day, and the two newest"
     result = verify(path)
     assert (result.exit_code, result.stderr) == (0, "")
     assert f"versions 0 to {finding.to_version} are bit for bit what was released" in result.stdout
@@ -120,8 +120,12 @@ ALTERED: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "a checkpoint": (
         lambda path: alter(path, "UPDATE checkpoint SET exact = zeroblob(12) WHERE version = "
-                                 "(SELECT min(version) FROM checkpoint)"),
+                                 "(SELECT version FROM checkpoint ORDER BY version LIMIT 1 OFFSET 1)"),
         "the checkpoint written here holds something else",
+    ),
+    "the first checkpoint": (
+        lambda path: alter(path, "UPDATE checkpoint SET exact = zeroblob(12) WHERE version = 0"),
+        "version 0, contribution 0: the checkpoint written here holds something else",
     ),
 }  # fmt: skip
 

@@ -218,6 +218,8 @@ class Plant:
                 return self.reception.take(node, message, self.model)
             except WireError as caught:
                 error = caught
+            finally:
+                self.reception.write()
         raise error
 
     def send(self, sent: ClientUpdate) -> Answer:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import signal
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import onnx
+import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,6 +28,7 @@ from fieldfold.task.onnx_form import check_form
 from fieldfold.task.program import Step, decode, encode
 from fieldfold.task.trial import Limits, try_out
 
+LOADED_AFTER_S = 2.0  # of processor time
 ONNX = RuntimeSettings(runtime="onnx")
 TORCH = RuntimeSettings(runtime="torch", device="cpu")
 
@@ -297,10 +302,20 @@ def test_a_program_that_eats_all_memory_is_refused(honest: Bundle) -> None:
 
 
 def test_a_runtime_that_crashes_takes_only_the_child_with_it(honest: Bundle) -> None:
-    """Too little memory for torch to load: it calls abort()."""
-    assert "crashes the runtime here (SIGABRT" in refusal(
-        lambda: try_out(honest, TORCH, Limits(memory_bytes=100 << 20))
-    )
+    """While it computes it gets the signal that abort() sends."""
+    own, endless = psutil.Process(), heavy_graph(honest)
+    with ThreadPoolExecutor() as pool:
+        said = pool.submit(refusal, lambda: try_out(endless, ONNX))
+        while not (children := [child for child in own.children() if child.cpu_times().user > LOADED_AFTER_S]):
+            assert not said.done()
+            time.sleep(0.05)
+        children[0].send_signal(signal.SIGABRT)
+        assert "crashes the runtime here (SIGABRT" in said.result()
+
+
+@pytest.mark.parametrize("chosen", [ONNX, TORCH])
+def test_what_the_runtime_itself_takes_is_not_held_against_a_bundle(honest: Bundle, chosen: RuntimeSettings) -> None:
+    try_out(honest, chosen, Limits(memory_bytes=64 << 20))
 
 
 def test_a_bundle_that_does_not_reproduce_its_losses_fails_its_trial(honest: Bundle) -> None:

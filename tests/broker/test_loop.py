@@ -136,11 +136,11 @@ def test_after_a_power_cut_at_every_gateway_the_loop_goes_on(fleet: LoopFleet) -
 
 
 def test_mosquitto_sub_shows_status_and_receipts_that_can_be_read(fleet: LoopFleet, watcher: Watcher) -> None:
-    watcher.until_told(TOPICS.aggregator_status, b'"state":"folding"', b'"nodes_online":3')
     fleet.until(lambda status: all(node["accepted"] for node in status["nodes"]), "not every gateway was heard")
+    watcher.until_told(TOPICS.aggregator_status, b'"state":"folding"', b'"nodes_online":3')
     config = fleet.link_config
     host, port = config.url.partition("://")[2].split(":")
-    command = ["mosquitto_sub", "-h", host, "-p", port, "-t", "#", "-v", "-W", "2"]
+    command = ["mosquitto_sub", "-h", host, "-p", port, "-t", "#", "-v", "-W", "5"]
     if config.ca:
         command += ["--cafile", config.ca, "--cert", config.certificate, "--key", config.key]
     else:

@@ -33,17 +33,11 @@ class MixedFleet(LoopFleet):
             text = text.replace("[training]", '[training]\nruntime = "torch"\ndevice = "cpu"')
         return super()._write(name, text)
 
-    def _spawn(self, name: str, *arguments: str) -> None:
-        if name != PLAIN:
-            super()._spawn(name, *arguments)
-            return
-        (self.folder / "sitecustomize.py").write_text(BLOCKER, encoding="utf-8")
-        before = os.environ.get("PYTHONPATH", "")
-        os.environ["PYTHONPATH"] = f"{self.folder}{os.pathsep}{before}"
-        try:
-            super()._spawn(name, *arguments)
-        finally:
-            os.environ["PYTHONPATH"] = before
+    def _spawn(self, name: str, *arguments: str, module: str = "fieldfold", **environment: str) -> None:
+        if name == PLAIN:
+            (self.folder / "sitecustomize.py").write_text(BLOCKER, encoding="utf-8")
+            environment["PYTHONPATH"] = f"{self.folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+        super()._spawn(name, *arguments, module=module, **environment)
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from aggregator.ledger.ledger import Ledger
+from benchmarks.chaos.network import BadLink
 from examples.turbofan.fleet import FEDERATION
 from fieldfold.control.client import ControlClient
 from fieldfold.params import digest
 from fieldfold.task.bundle import Bundle
 from node_app.store import Store
 from tests.broker.loop import LoopFleet
-from tests.broker.proxy import BadLink
 from tests.node_app.turbofan import bundle_file
 
 ENGINES = {"gateway-01": (3, 5, 8, 13), "gateway-02": (21, 34, 55, 89)}

@@ -38,7 +38,8 @@ def test_what_each_profile_costs(profile: str, at_most: float) -> None:
 
 @pytest.mark.parametrize(("profile", "at_most_bytes"), [("compensated", 50), ("balanced", 50), ("frugal", 32)])
 def test_a_model_of_500_parameters_pays_no_tens_of_bytes_for_headers(profile: str, at_most_bytes: int) -> None:
-    assert len(encode(heavy_tailed(500), profile)) <= at_most_bytes
+    sizes = [len(encode(heavy_tailed(500), profile, seed=seed)) for seed in range(50)]
+    assert np.mean(sizes) <= at_most_bytes
 
 
 @pytest.mark.parametrize("profile", ["compensated", "balanced", "frugal", "unbiased", "int8", "int4"])

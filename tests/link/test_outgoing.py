@@ -48,6 +48,15 @@ def test_messages_keep_their_order(reader: MemoryLink, outgoing: Outgoing) -> No
     assert outgoing.bytes_sent == sum(len(b"%d" % number) for number in range(200))
 
 
+def test_what_is_held_back_leaves_when_it_may(reader: MemoryLink, outgoing: Outgoing) -> None:
+    outgoing.hold()
+    outgoing.send("a", b"first")
+    outgoing.retain("b", b"second")
+    assert receives_nothing(reader)
+    outgoing.wake()
+    assert [message.payload for message in receive(reader, 2)] == [b"first", b"second"]
+
+
 def test_a_retained_message_that_has_not_left_is_replaced(broker: MemoryBroker, outgoing: Outgoing) -> None:
     broker.stop()
     for number in range(5):

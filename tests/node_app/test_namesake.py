@@ -63,7 +63,7 @@ def test_a_broker_that_does_not_name_it_does_not_hide_it(tmp_path: Path) -> None
             node.says("connected to")
         deadline = time.monotonic() + 40
         while not any(
-            "another program may use the name fieldfold-plant-press-07" in each.log for each in (first, second)
+            "another program uses the name fieldfold-plant-press-07" in each.log for each in (first, second)
         ):
             assert time.monotonic() < deadline, first.log + second.log
             time.sleep(0.1)

@@ -11,7 +11,7 @@ import pytest
 
 from aggregator.config import AggregatorConfig
 from fieldfold.control.protocol import default_socket
-from fieldfold.errors import ConfigError
+from fieldfold.errors import ConfigError, LeaseError
 from fieldfold.service import END_WITHIN_S
 from node_app.config import NodeConfig
 
@@ -52,11 +52,12 @@ def test_whoever_is_root_finds_the_socket(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("program", UNITS)
-def test_it_is_started_again_unless_the_configuration_is_wrong(program: str) -> None:
+def test_it_is_started_again_unless_somebody_has_to_decide(program: str) -> None:
     service = settings(program)
     assert service["Type"] == "notify"
     assert service["Restart"] == "on-failure"
-    assert service["RestartPreventExitStatus"] == str(ConfigError.exit_code)
+    needs_somebody = [ConfigError] if program == "node" else [ConfigError, LeaseError]
+    assert service["RestartPreventExitStatus"] == " ".join(str(error.exit_code) for error in needs_somebody)
     assert int(service["TimeoutStopSec"]) > END_WITHIN_S
 
 

@@ -20,12 +20,13 @@ from fieldfold.task import signature
 from fieldfold.task.authoring import Task
 from fieldfold.task.bundle import Bundle, pack
 from fieldfold.task.compile import stages
-from fieldfold.task.compile.export import Example, export_graph, unseeded
+from fieldfold.task.compile.export import Example, export_graph
 from fieldfold.task.compile.model import PreparedModel, prepare_model
 from fieldfold.task.compile.outputs import output_arrays
-from fieldfold.task.compile.parity import Parity, check_parity
+from fieldfold.task.compile.parity import FLOAT32_LIMIT, Parity, check_parity
 from fieldfold.task.compile.randomness import UnseededError
 from fieldfold.task.compile.reference import ReferenceRun
+from fieldfold.task.compile.refusals import unseeded
 from fieldfold.task.compile.samples import Arrays
 from fieldfold.task.compile.source_lines import raised_at, told
 from fieldfold.task.compile.step import TaskFunctions
@@ -118,6 +119,10 @@ def _compile(task: Task, progress: Progress) -> Built:
     measured = check_parity(task, arrays, bundle, lambda dtype: ReferenceRun(task, prepared, arrays, dtype))
     for parity in measured:
         progress(f"{parity.runtime}, batches of {parity.rows}: parameters within {parity.error:.1e}")
+        if not parity.even:
+            progress(
+                f"  within {FLOAT32_LIMIT:.0e} is enough: in every batch rounding decides at a ReLU or a maximum"
+            )
         if parity.loose:
             progress(f"  not counted, float32 does not determine them: {', '.join(parity.loose)}")
     return Built(bundle, measured)

@@ -1,11 +1,9 @@
-"""Backward operators that torch does not break down into what ONNX can express."""
+"""What torch's operators are broken down into, where torch has no rule or a slow one for ONNX Runtime."""
 
 # ruff: noqa: ARG001, FBT001, PLR0913, PLR0917 -- the signatures are the operators'
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,13 +11,16 @@ import torch
 from torch import Tensor
 from torch._decomp import core_aten_decompositions, get_decompositions
 
-from fieldfold.errors import CompileError
+from fieldfold.task.compile import normalisation, pooling
+from fieldfold.task.compile.convolution import convolution_backward
+from fieldfold.task.compile.unsupported import UnsupportedError
+from fieldfold.task.compile.upsampling import upsampling_rules
 
 aten = torch.ops.aten
 
 
 def decomposition_table() -> dict[Any, Callable[..., Any]]:
-    """Torch's core decompositions, those of normalisation, and the ones below."""
+    """Torch's core decompositions, those of normalisation, and the rules of this room."""
     table: dict[Any, Callable[..., Any]] = dict(core_aten_decompositions())
     table.update(
         get_decompositions(
@@ -27,150 +28,132 @@ def decomposition_table() -> dict[Any, Callable[..., Any]]:
                 aten.native_batch_norm,
                 aten._native_batch_norm_legit,  # noqa: SLF001 -- the operator's name
                 aten._native_batch_norm_legit_functional,  # noqa: SLF001 -- the operator's name
-                aten.batch_norm_backward,
             ]
         )
     )
-    table[aten.convolution_backward.default] = _convolution_backward
-    table[aten.max_pool2d_with_indices_backward.default] = _max_pool2d_backward
-    table[aten.avg_pool2d_backward.default] = _avg_pool2d_backward
-    table[aten.embedding_dense_backward.default] = _embedding_backward
+    table.update(upsampling_rules())
+    table.update(
+        {
+            aten.convolution_backward.default: convolution_backward,
+            aten.native_batch_norm_backward.default: normalisation.batch_norm_backward,
+            aten.native_layer_norm_backward.default: normalisation.layer_norm_backward,
+            aten.native_group_norm_backward.default: normalisation.group_norm_backward,
+            aten.max_pool2d_with_indices_backward.default: pooling.max_pool_backward,
+            aten.avg_pool2d_backward.default: pooling.avg_pool_backward,
+            aten._adaptive_avg_pool2d.default: pooling.adaptive_avg_pool,  # noqa: SLF001
+            aten._adaptive_avg_pool2d_backward.default: pooling.adaptive_avg_pool_backward,  # noqa: SLF001
+            aten.adaptive_max_pool2d.default: pooling.adaptive_max_pool,
+            aten.adaptive_max_pool2d_backward.default: pooling.adaptive_max_pool_backward,
+            aten.as_strided_.default: _as_strided,
+            aten.embedding_dense_backward.default: _embedding_backward,
+            aten.select_backward.default: _select_backward,
+            aten.slice_backward.default: _slice_backward,
+            aten.unfold_backward.default: _unfold_backward,
+            aten.threshold_backward.default: _threshold_backward,
+            aten.hardtanh_backward.default: _hardtanh_backward,
+            aten.hardsigmoid_backward.default: _hardsigmoid_backward,
+            aten.hardswish_backward.default: _hardswish_backward,
+            aten.leaky_relu_backward.default: _leaky_relu_backward,
+            aten._weight_norm_interface.default: _weight_norm,  # noqa: SLF001
+            aten._weight_norm_interface_backward.default: _weight_norm_backward,  # noqa: SLF001
+        }
+    )
     return table
 
 
-def _per_dimension(values: Sequence[int], dims: int) -> list[int]:
-    return list(values) * dims if len(values) == 1 else list(values)
-
-
-def _shifted_views(
-    padded: Tensor, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], out: Sequence[int]
-) -> Tensor:
-    """For every kernel position the inputs it meets: `(N, C, *padded)` -> `(N, C, kernel size, *out)` (im2col)."""
-    views = []
-    for position in itertools.product(*map(range, kernel)):
-        view = padded
-        for dim, offset in enumerate(position):
-            start = offset * dilation[dim]
-            view = aten.slice.Tensor(view, dim + 2, start, start + (out[dim] - 1) * stride[dim] + 1, stride[dim])
-        views.append(view)
-    return torch.stack(views, 2)
-
-
-def _weight_gradient(
-    big: Tensor,
-    small: Tensor,
-    weight: Tensor,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-) -> Tensor:
-    """Correlates the larger of input and output gradient with the smaller, as one matrix product a group."""
-    kernel, out = list(weight.shape[2:]), list(small.shape[2:])
-    if any(padding):
-        big = aten.constant_pad_nd(big, [p for pad in reversed(padding) for p in (pad, pad)], 0.0)
-    batch, length = big.shape[0], math.prod(out)
-    columns = _shifted_views(big, kernel, stride, dilation, out)
-    columns = columns.reshape(batch, groups, big.shape[1] // groups * math.prod(kernel), length)
-    rows = small.reshape(batch, groups, small.shape[1] // groups, length)
-    if groups > 1:
-        return torch.matmul(rows, columns.transpose(2, 3)).sum(0).reshape(weight.shape)
-    # one product over batch and positions together is several times faster than a batch of small ones
-    rows = rows.squeeze(1).transpose(0, 1).reshape(small.shape[1], batch * length)
-    columns = columns.squeeze(1).transpose(0, 1).reshape(columns.shape[2], batch * length)
-    return (rows @ columns.t()).reshape(weight.shape)
-
-
-def _convolution_backward(
-    gradient: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    bias_sizes: Sequence[int] | None,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    transposed: bool,
-    output_padding: Sequence[int],
-    groups: int,
-    mask: Sequence[bool],
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    dims = x.dim() - 2
-    stride, padding, dilation = (_per_dimension(values, dims) for values in (stride, padding, dilation))
-    x_gradient = weight_gradient = bias_gradient = None
-    if mask[0] and transposed:
-        x_gradient = aten.convolution(gradient, weight, None, stride, padding, dilation, False, [0] * dims, groups)
-    elif mask[0]:
-        uncovered = [
-            x.shape[2 + d]
-            - ((gradient.shape[2 + d] - 1) * stride[d] - 2 * padding[d] + dilation[d] * (weight.shape[2 + d] - 1) + 1)
-            for d in range(dims)
-        ]
-        x_gradient = aten.convolution(gradient, weight, None, stride, padding, dilation, True, uncovered, groups)
-    if mask[1]:
-        big, small = (gradient, x) if transposed else (x, gradient)
-        weight_gradient = _weight_gradient(big, small, weight, stride, padding, dilation, groups)
-    if mask[2]:
-        bias_gradient = gradient.sum([0, *range(2, gradient.dim())])
-    return x_gradient, weight_gradient, bias_gradient
-
-
-def _max_pool2d_backward(
-    gradient: Tensor,
-    x: Tensor,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    ceil_mode: bool,
-    indices: Tensor,
-) -> Tensor:
-    # pooling of one dimension arrives here with the batch dimension folded in: the indices say all there is to know
-    lead = list(x.shape[:-2])
-    flat = torch.zeros_like(x).reshape([*lead, x.shape[-2] * x.shape[-1]])
-    size = gradient.shape[-2] * gradient.shape[-1]
-    return flat.scatter_add(-1, indices.reshape([*lead, size]), gradient.reshape([*lead, size])).reshape(x.shape)
-
-
-def _avg_pool2d_backward(
-    gradient: Tensor,
-    x: Tensor,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    ceil_mode: bool,
-    count_include_pad: bool,
-    divisor_override: int | None,
-) -> Tensor:
-    if ceil_mode or (any(padding) and not count_include_pad):
-        raise CompileError(
-            "average pooling with ceil_mode, or with padding that is not counted, cannot be trained",
-            "pad the input with torch.nn.functional.pad before pooling",
-        )
-    kernel = _per_dimension(kernel_size, 2)
-    stride = _per_dimension(stride, 2) if stride else kernel
-    padding = _per_dimension(padding, 2)
-    channels = x.shape[-3]
-    weight = gradient.new_full((channels, 1, *kernel), 1.0 / (divisor_override or math.prod(kernel)))
-    uncovered = [
-        x.shape[-2 + d] - ((gradient.shape[-2 + d] - 1) * stride[d] - 2 * padding[d] + kernel[d]) for d in range(2)
-    ]
-    spread: Tensor = aten.convolution(gradient, weight, None, stride, padding, [1, 1], True, uncovered, channels)
-    return spread
+def _as_strided(x: Tensor, size: Sequence[int], stride: Sequence[int], storage_offset: int | None = None) -> Tensor:
+    """Adaptive pooling of a channels-last picture says how its result lies in memory; ONNX has no word for that."""
+    if list(size) != list(x.shape):
+        raise UnsupportedError("as_strided, which reads memory as another shape,", "use slices, unfold or reshape")
+    return x
 
 
 def _embedding_backward(
-    gradient: Tensor,
-    indices: Tensor,
-    num_weights: int,
-    padding_idx: int,
-    scale_grad_by_freq: bool,
+    gradient: Tensor, indices: Tensor, num_weights: int, padding_idx: int, scale_grad_by_freq: bool
 ) -> Tensor:
     if scale_grad_by_freq:
-        raise CompileError(
-            "an embedding with scale_grad_by_freq=True cannot be trained", "leave scale_grad_by_freq at False"
-        )
+        raise UnsupportedError("an embedding with scale_grad_by_freq=True", "leave scale_grad_by_freq at False")
     width = gradient.shape[-1]
     rows, positions = gradient.reshape(-1, width), indices.reshape(-1)
     if padding_idx >= 0:
         rows = rows * (positions != padding_idx).to(rows.dtype).unsqueeze(1)
-    return gradient.new_zeros((num_weights, width)).scatter_add(0, positions.unsqueeze(1).expand(-1, width), rows)
+    empty = gradient.new_zeros((num_weights, width))
+    found: Tensor = aten.index_put(empty, [positions], rows, True)
+    return found
+
+
+def _select_backward(gradient: Tensor, input_sizes: Sequence[int], dim: int, index: int) -> Tensor:
+    dim, size = dim % len(input_sizes), input_sizes[dim]
+    index = index + size if index < 0 else index
+    return _placed(gradient.unsqueeze(dim), dim, index, size - index - 1)
+
+
+def _slice_backward(
+    gradient: Tensor, input_sizes: Sequence[int], dim: int, start: int, end: int, step: int
+) -> Tensor:
+    dim, size = dim % len(input_sizes), input_sizes[dim]
+    start = max(start + size, 0) if start < 0 else min(start, size)
+    if step > 1 and gradient.shape[dim] > 0:
+        # each element and the step - 1 zeros behind it
+        shape = list(gradient.shape)
+        spread = _placed(gradient.unsqueeze(dim + 1), dim + 1, 0, step - 1)
+        shape[dim] *= step
+        gradient = spread.reshape(shape)
+    behind = size - start - gradient.shape[dim]
+    return _placed(gradient, dim, start, behind)
+
+
+def _unfold_backward(gradient: Tensor, input_sizes: Sequence[int], dim: int, size: int, step: int) -> Tensor:
+    dim = dim % len(input_sizes)
+    parts = [
+        _slice_backward(part, input_sizes, dim, place, input_sizes[dim], step)
+        for place, part in enumerate(torch.unbind(gradient, -1))
+    ]
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total
+
+
+def _placed(x: Tensor, dim: int, before: int, behind: int) -> Tensor:
+    """Zeros before and behind along one dimension; negative numbers cut off."""
+    found: Tensor = aten.constant_pad_nd(x, [0] * (2 * (x.dim() - 1 - dim)) + [before, behind], 0.0)
+    return found
+
+
+# ONNX Runtime's Where takes ten times as long as a product with a mask
+
+
+def _threshold_backward(gradient: Tensor, x: Tensor, threshold: float) -> Tensor:
+    return gradient * (x > threshold).to(gradient.dtype)
+
+
+def _hardtanh_backward(gradient: Tensor, x: Tensor, min_val: float, max_val: float) -> Tensor:
+    return gradient * ((x > min_val) & (x < max_val)).to(gradient.dtype)
+
+
+def _hardsigmoid_backward(gradient: Tensor, x: Tensor) -> Tensor:
+    return gradient * ((x > -3) & (x < 3)).to(gradient.dtype) * (1.0 / 6.0)
+
+
+def _hardswish_backward(gradient: Tensor, x: Tensor) -> Tensor:
+    beyond = (x > 3).to(gradient.dtype)
+    within = (x >= -3).to(gradient.dtype) - beyond
+    return gradient * (within * (x * (1.0 / 3.0) + 0.5) + beyond)
+
+
+def _leaky_relu_backward(gradient: Tensor, x: Tensor, negative_slope: float, self_is_result: bool) -> Tensor:
+    return gradient * ((x > 0).to(gradient.dtype) * (1.0 - negative_slope) + negative_slope)
+
+
+def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> tuple[Tensor, Tensor]:
+    """Salimans and Kingma, 2016: `v` scaled to the length `g`, one for each index of `dim`."""
+    dims = [d for d in range(v.dim()) if d != dim % v.dim()]
+    norm = (v * v).sum(dims, keepdim=True).sqrt()
+    return v * (g / norm), norm
+
+
+def _weight_norm_backward(gradient: Tensor, v: Tensor, g: Tensor, norm: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    dims = [d for d in range(v.dim()) if d != dim % v.dim()]
+    along = (gradient * v).sum(dims, keepdim=True) / norm
+    return (gradient - v * (along / norm)) * (g / norm), along

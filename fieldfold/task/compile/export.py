@@ -16,10 +16,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
-from fieldfold.errors import CompileError, FieldfoldError
+from fieldfold.errors import CompileError
 from fieldfold.task.compile.decompositions import decomposition_table
+from fieldfold.task.compile.forms import ExportableForms
 from fieldfold.task.compile.lean import lean
-from fieldfold.task.compile.randomness import UnseededError
+from fieldfold.task.compile.onnx_operators import onnx_rules, translations
+from fieldfold.task.compile.origins import OriginTracker, tracked
+from fieldfold.task.compile.refusals import untraceable, untranslatable
 from fieldfold.task.manifest import MAX_BATCH
 
 OPSET = 21
@@ -44,44 +47,24 @@ def export_graph(
     Raises:
         CompileError: naming `what` when the function cannot be traced or an operator has no ONNX form.
     """
-    with exporting(what):
-        program = _to_onnx(trace(function, examples, decomposition_table()), examples, output_names)
-        return _strip(lean(program))
-
-
-@contextlib.contextmanager
-def exporting(what: str) -> Iterator[None]:
-    """Quiets the exporter and turns whatever it raises into CompileError.
-
-    Raises:
-        CompileError: naming `what`.
-    """
-    try:
-        with _quiet_exporter():
-            yield
-    except FieldfoldError:
-        raise
-    except UnseededError as error:
-        raise unseeded(error) from error
-    except Exception as error:
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise CompileError(
-            f"the {what} graph cannot be made: {type(error).__name__}: {first_line[:300]}",
-            "the forward pass, the loss and the metrics must be tensor operations of fixed shapes behind the batch",
-        ) from error
-
-
-def unseeded(error: UnseededError) -> CompileError:
-    """The error for a random function that the compiler does not know."""
-    return CompileError(f"the model calls {error}, which cannot be seeded", "use dropout, rand_like or randn_like")
+    rules = {**decomposition_table(), **onnx_rules()}
+    with quiet_exporter():
+        graph = trace(what, function, examples, rules)
+        with untranslatable(what, graph):
+            return _strip(lean(_to_onnx(graph, examples, output_names)))
 
 
 def trace(
+    what: str,
     function: Callable[..., tuple[Tensor, ...]],
     examples: Sequence[Example],
     decompositions: Mapping[Any, Callable[..., Any]],
 ) -> torch.fx.GraphModule:
-    """The operators that `function` is made of, backward pass included; what `decompositions` has is broken down."""
+    """The operators that `function` is made of, backward pass included; what `decompositions` has is broken down.
+
+    Raises:
+        CompileError: naming the graph `what` and the author's line when the function cannot be traced.
+    """
     # torch.export cannot see through autograd.grad, make_fx can: it records the backward pass as operators
     fake_mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
     fakes = []
@@ -91,13 +74,14 @@ def trace(
             sizes[0] = DimDynamic.DUCK
         context: Any = StatelessSymbolicContext(dynamic_sizes=sizes)
         fakes.append(fake_mode.from_tensor(example.tensor, symbolic_context=context))
+    tracker = OriginTracker()
     tracer = make_fx(
-        function,
+        tracked(function, tracker),
         tracing_mode="symbolic",
         decomposition_table=decompositions,
         _allow_non_fake_inputs=True,
     )
-    with fake_mode, torch.backends.mkldnn.flags(enabled=False):  # else nn.LSTM becomes an opaque mkldnn operator
+    with fake_mode, ExportableForms(), untraceable(what, tracker):
         return tracer(*fakes)
 
 
@@ -117,6 +101,7 @@ def _to_onnx(
         optimize=False,
         verbose=False,
         opset_version=OPSET,
+        custom_translation_table=translations(),
         input_names=[example.name for example in examples],
         output_names=list(output_names),
     )
@@ -150,7 +135,7 @@ def _strip(model: onnx.ModelProto) -> bytes:
 
 
 @contextlib.contextmanager
-def _quiet_exporter() -> Iterator[None]:
+def quiet_exporter() -> Iterator[None]:
     """The exporter warns of what is not installed and of its own internals: nothing an author can act on."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level

@@ -23,6 +23,10 @@ from fieldfold.task.compile.step import per_example, plain_attention
 from fieldfold.task.manifest import Optimizer
 from fieldfold.task.signature import WEIGHTS
 
+SHAKE = 1e-6
+"""Relative change of the parameters, more than the rounding of float32 comes to in a forward pass."""
+DIRECTIONS = 3
+
 
 class ReferenceRun:
     """A local run, independent of the traced step; in float64, or in float32 to see what float32 can hold.
@@ -64,20 +68,7 @@ class ReferenceRun:
     ) -> float:
         """One optimizer step; the mean loss before it."""
         with _default_dtype(self._dtype), plain_attention():
-            ones = np.ones(len(next(iter(batch.values()))), np.float32)
-            rows = {**batch, WEIGHTS: ones if weights is None else weights}
-            if self._task.privacy is not None:
-                rows = filled(rows, self._task.batch_size)  # the masks of dropout depend on the size
-            inputs, targets = self._tensors(rows)
-            shares = torch.from_numpy(rows[WEIGHTS]).to(self._dtype)
-            self._prepared.set_training(self._module)
-            self._optimizer.zero_grad()
-            with SeededRandomness(torch.tensor(seed)):
-                if self._task.privacy is None:
-                    losses = per_example("loss", self._loss, self._module(*inputs), targets)
-                    (losses @ shares / shares.sum()).backward()  # type: ignore[no-untyped-call]
-                else:
-                    losses = self._private_backward(self._task.privacy.norm, inputs, targets, shares, noise)
+            loss = self._backward(batch, seed, weights, noise)
             for name, parameter in self._trained.items():
                 gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
                 pull = proximal * (parameter.detach() - self._anchors[name]) if name in self._anchors else 0.0
@@ -85,7 +76,27 @@ class ReferenceRun:
             if clip_norm:
                 torch.nn.utils.clip_grad_norm_(self._trained.values(), clip_norm, foreach=False)
             self._descend(learning_rate)
-            return float(losses.detach() @ shares / shares.sum())
+            return loss
+
+    def unevenness(
+        self, batch: dict[str, NDArray[Any]], *, seed: int, weights: NDArray[np.float32] | None = None
+    ) -> Iterator[float]:
+        """How far the gradient jumps within SHAKE of the present parameters, in several directions; nothing changes.
+
+        It is the gradient's second difference over its length: almost 0 where the loss is smooth.
+        """
+        at = {name: p.detach().clone() for name, p in self._trained.items()}
+        rng = torch.Generator().manual_seed(seed)
+        here = self._gradient_at(at, batch, seed, weights)
+        for _ in range(DIRECTIONS):
+            steps = {name: SHAKE * values * torch.randn(values.shape, generator=rng) for name, values in at.items()}
+            right, left = (
+                self._gradient_at(
+                    {name: at[name] + side * step for name, step in steps.items()}, batch, seed, weights
+                )
+                for side in (1, -1)
+            )
+            yield float((right - 2 * here + left).norm() / here.norm().clamp(min=1e-30))
 
     def values(self) -> dict[str, NDArray[np.float64]]:
         """The tensors that a step changes, by name: shared and local, parameters and buffers."""
@@ -112,6 +123,50 @@ class ReferenceRun:
         """The model's outputs by the manifest's names."""
         with _default_dtype(self._dtype), torch.no_grad(), plain_attention():
             return named_outputs(self._module.eval()(*self._tensors(batch)[0]))
+
+    def _gradient_at(
+        self,
+        values: dict[str, Tensor],
+        batch: dict[str, NDArray[Any]],
+        seed: int,
+        weights: NDArray[np.float32] | None,
+    ) -> Tensor:
+        """Flat, at these parameters; the module is put back."""
+        tensors = tensors_of(self._module)
+        before = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        with torch.no_grad():
+            for name, value in values.items():
+                tensors[name].copy_(value)
+        with _default_dtype(self._dtype), plain_attention():
+            self._backward(batch, seed, weights, None)
+        with torch.no_grad():
+            for name, value in before.items():
+                tensors[name].copy_(value)
+        return torch.cat([p.grad.reshape(-1) for p in self._trained.values() if p.grad is not None])
+
+    def _backward(
+        self,
+        batch: dict[str, NDArray[Any]],
+        seed: int,
+        weights: NDArray[np.float32] | None,
+        noise: NDArray[np.float32] | None,
+    ) -> float:
+        """Leaves the gradient of the weighted mean loss in the parameters, and gives that loss."""
+        ones = np.ones(len(next(iter(batch.values()))), np.float32)
+        rows = {**batch, WEIGHTS: ones if weights is None else weights}
+        if self._task.privacy is not None:
+            rows = filled(rows, self._task.batch_size)  # the masks of dropout depend on the size
+        inputs, targets = self._tensors(rows)
+        shares = torch.from_numpy(rows[WEIGHTS]).to(self._dtype)
+        self._prepared.set_training(self._module)
+        self._optimizer.zero_grad()
+        with SeededRandomness(torch.tensor(seed)):
+            if self._task.privacy is None:
+                losses = per_example("loss", self._loss, self._module(*inputs), targets)
+                (losses @ shares / shares.sum()).backward()  # type: ignore[no-untyped-call]
+            else:
+                losses = self._private_backward(self._task.privacy.norm, inputs, targets, shares, noise)
+        return float(losses.detach() @ shares / shares.sum())
 
     def _descend(self, learning_rate: float) -> None:
         for group in self._optimizer.param_groups:

@@ -13,7 +13,7 @@ from torch import Tensor, fx
 from fieldfold.errors import CompileError
 from fieldfold.task import program as form
 from fieldfold.task.compile.decompositions import decomposition_table
-from fieldfold.task.compile.export import Example, exporting, trace
+from fieldfold.task.compile.export import Example, quiet_exporter, trace
 from fieldfold.task.operators import IDENTITIES, ITEM, OPERATORS, RECURRENT, SYMBOLIC
 from fieldfold.task.program import Argument, Atom, Constant, GraphName, Program, Programs, Step
 
@@ -52,8 +52,8 @@ def trace_for_torch(
         CompileError: naming `what` when the function cannot be traced.
     """
     rules = {target: rule for target, rule in decomposition_table().items() if str(target) not in OPERATORS}
-    with exporting(what):
-        graph = trace(function, examples, rules)
+    with quiet_exporter():
+        graph = trace(what, function, examples, rules)
     return Traced(graph, [example.name for example in examples], output_names)
 
 

@@ -34,8 +34,10 @@ def _same_time_of_day_everywhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[No
 
 
 @pytest.fixture
-def daemon(tmp_path: Path) -> ScriptedDaemon:
-    return ScriptedDaemon(tmp_path / "node.sock")
+def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ScriptedDaemon:
+    """Its path stands on the screen, so it is the same wherever the tests run."""
+    monkeypatch.chdir(tmp_path)
+    return ScriptedDaemon(Path("node.sock"))
 
 
 def test_each_screen_by_its_key(daemon: ScriptedDaemon) -> None:
@@ -306,15 +308,11 @@ def in_state(daemon: ScriptedDaemon, state: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("state", ["training", "alerting", "read-only", "disconnected"])
-def test_every_screen_looks_as_it_was_drawn(
-    daemon: ScriptedDaemon, monkeypatch: pytest.MonkeyPatch, state: str
-) -> None:
+def test_every_screen_looks_as_it_was_drawn(daemon: ScriptedDaemon, state: str) -> None:
     """Text, not SVG: it reads in a diff, and does not change with textual's way of exporting colours.
 
     FIELDFOLD_DRAW=1 draws the pictures anew.
     """
-    monkeypatch.chdir(daemon.path.parent)
-    daemon.path = Path("node.sock")
     drawn = ""
 
     async def work() -> None:

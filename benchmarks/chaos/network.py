@@ -1,4 +1,4 @@
-"""A bad link: a TCP proxy whose connections can be cut in the middle of a packet."""
+"""A bad network: TCP proxies whose connections are cut in the middle of a packet, slowed down, or swallowed."""
 
 from __future__ import annotations
 
@@ -9,18 +9,29 @@ import threading
 import time
 from typing import Self
 
+PIECE_BYTES = 4096
+
 
 class BadLink:
-    """Forwards from `port` on loopback to `target_port`; use as a context manager."""
+    """Forwards from `port` on loopback to `target_port`; use as a context manager.
+
+    Attributes:
+        delay_s: how long every piece of at most PIECE_BYTES is held up.
+        cuts: connections that were cut so far.
+    """
 
     def __init__(self, target_port: int, seed: int = 0) -> None:
         self._target_port = target_port
-        self._rng = random.Random(seed)
+        self._rng = random.Random(seed)  # noqa: S311 - guards nothing, and can be had again
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._server.getsockname()[1]
         self._lock = threading.Lock()
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._bytes_left: int | None = None
+        self._flowing = threading.Event()
+        self._flowing.set()
         self._open = True
+        self.delay_s = 0.0
         self.cuts = 0
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -29,8 +40,11 @@ class BadLink:
 
     def __exit__(self, *_: object) -> None:
         self._open = False
+        self.heal()
         self._server.close()
         self.cut()
+
+    # -- what happens to it --
 
     def cut(self) -> None:
         """Ends every connection at once, whatever is on its way."""
@@ -49,6 +63,21 @@ class BadLink:
         while time.monotonic() < until:
             time.sleep(self._rng.uniform(0.05, 0.6))
             self.cut()
+
+    def truncate(self, after_bytes: int) -> None:
+        """Lets so many bytes through, and cuts then."""
+        self._bytes_left = after_bytes
+
+    def swallow(self) -> None:
+        """Nothing comes through any more, and nobody is told; until `heal`."""
+        self._flowing.clear()
+
+    def heal(self) -> None:
+        """As it should be."""
+        self.delay_s, self._bytes_left = 0.0, None
+        self._flowing.set()
+
+    # -- forwarding --
 
     def _accept(self) -> None:
         while self._open:
@@ -69,8 +98,22 @@ class BadLink:
 
     def _forward(self, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):
-            while data := source.recv(4096):
-                sink.sendall(data)
+            while data := source.recv(PIECE_BYTES):
+                self._flowing.wait()
+                if self.delay_s:
+                    time.sleep(self.delay_s)
+                sink.sendall(self._let_through(data))
+                if self._bytes_left == 0:
+                    self._bytes_left = None
+                    self.cut()
         for end in (source, sink):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+
+    def _let_through(self, data: bytes) -> bytes:
+        with self._lock:
+            if self._bytes_left is None:
+                return data
+            part = data[: self._bytes_left]
+            self._bytes_left -= len(part)
+            return part

@@ -1,0 +1,1 @@
+"""Who keeps the federation: of two aggregators, only one ever does."""

@@ -1,0 +1,1 @@
+"""A fleet under random faults: `python -m benchmarks.chaos --seed S`."""
