@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import re
 import shutil
 import sys
 import time
@@ -25,6 +26,8 @@ VERSIONS = 40
 LONGEST_S = 120.0
 SEEN_FOR_S = 12.0
 """The processor's load is said over ten seconds."""
+FONT_FROM_ELSEWHERE = re.compile(r"\s*@font-face \{.*?\}", re.DOTALL)
+"""A picture fetches nothing; whoever looks at it has a font of equal widths."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -68,7 +71,7 @@ async def _drawn(app: NodeApp, room: str, size: tuple[int, int]) -> str:
     async with app.run_test(size=size) as pilot:
         app.action_go(room)
         await pilot.pause(SEEN_FOR_S)
-        return app.export_screenshot(title=f"ssh {next(iter(ENGINES))}")
+        return FONT_FROM_ELSEWHERE.sub("", app.export_screenshot(title=f"ssh {next(iter(ENGINES))}"))
 
 
 if __name__ == "__main__":

@@ -39,9 +39,9 @@ def training(snapshot: Snapshot, width: int, height: int) -> Words:  # noqa: ARG
     status = snapshot.status
     if status is None:
         return ()
-    losses = curve([each.loss for each in snapshot.runs], min(CURVE_COLUMNS, width - 14), 1, snapshot.glyphs)[0]
+    losses = curve([each.loss for each in snapshot.runs], min(CURVE_COLUMNS, width - 15), 1, snapshot.glyphs)[0]
     pace = "" if status.steps_per_s is None else f"   {number(status.steps_per_s)} steps/s"
-    lines = [line("loss ", (number(status.loss).ljust(8), "strong"), losses)]
+    lines = [line("loss ", (number(status.loss).ljust(8), "strong"), " ", losses)]
     if status.steps:
         lines.append(line(f"step {status.step} of {status.steps}{pace}"))
     if words := next_update(status):

@@ -22,7 +22,7 @@ from node_app.tui.app import NodeApp
 
 AT = 1_763_900_000.0
 """Seconds since 1970: when everything in a script happened."""
-PATIENCE_S = 50.0
+PATIENCE_S = 8.0
 REPORT: dict[str, Any] = {
     "num_files": 1,
     "files": [{"name": "train_FD001.txt.gz", "rows": 575, "missing_cells": 0, "bad_cells": 0}],
