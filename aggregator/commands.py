@@ -1,24 +1,30 @@
-"""What may be asked of a running aggregator over its control socket."""
+"""What may be asked of a running aggregator over its control socket; the first argument of each is who asks."""
 
 from __future__ import annotations
 
 import base64
 import concurrent.futures
+import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from aggregator.federation import Federation
 from aggregator.ledger.backup import Backup, BackupView
 from aggregator.ledger.ledger import Ledger
+from aggregator.proof import Proof, ProofView
+from aggregator.reception import Reception
 from aggregator.status import Tally
 from fieldfold.control.server import Commands
 from fieldfold.errors import BundleError, ControlError, FieldfoldError
 from fieldfold.task.bundle import Bundle
+from fieldfold.wire.messages import MAX_COUNTER, Command
 
+log = logging.getLogger(__name__)
 COMMAND_TIMEOUT_S = 60.0
+Version = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNTER)]
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -39,26 +45,43 @@ class Desk:
     """Runs commands; its methods are called from the control socket's threads.
 
     Args:
+        tell_node: sends a command to a node.
         pass_on: hands something to the service's thread.
     """
 
-    def __init__(
-        self, ledger: Ledger, federation: Federation, tally: Tally, pass_on: Callable[[Asked], None]
+    def __init__(  # noqa: PLR0913 - what commands work on
+        self,
+        ledger: Ledger,
+        federation: Federation,
+        reception: Reception,
+        tally: Tally,
+        *,
+        tell_node: Callable[[str, Command], None],
+        pass_on: Callable[[Asked], None],
     ) -> None:
-        self._ledger, self._federation, self._tally, self._pass_on = ledger, federation, tally, pass_on
+        self._ledger, self._federation, self._reception, self._tally = ledger, federation, reception, tally
+        self._tell_node, self._pass_on = tell_node, pass_on
         self._backup: Backup | None = None
+        self._proof: Proof | None = None
 
     @property
     def commands(self) -> Commands:
         """Name -> what runs it."""
-        return {"publish_task": self.publish_task, "backup": self.back_up}
+        return {
+            "publish_task": self.publish_task,
+            "pause": self.pause,
+            "resume": self.resume,
+            "release": self.release,
+            "roll_back": self.roll_back,
+            "exclude": self.exclude,
+            "readmit": self.readmit,
+            "backup": self.back_up,
+            "verify": self.verify,
+        }
 
-    @property
-    def backup(self) -> BackupView | None:
-        """How far the newest backup is."""
-        return self._backup.view if self._backup else None
+    # -- the model ---------------------------------------------------------------------------------------------------
 
-    def publish_task(self, bundle: str) -> dict[str, Any]:
+    def publish_task(self, asks: str, bundle: str) -> dict[str, Any]:
         """Makes a task the present one; `bundle` is the file in base64.
 
         Raises:
@@ -69,7 +92,7 @@ class Desk:
         except ValueError:
             raise BundleError("the bundle did not arrive as base64") from None
         parsed = Bundle.from_bytes(data)
-        self.ask(lambda: self._federation.set_task(parsed))
+        self.ask(lambda: self._federation.set_task(parsed, asks))
         model = self._federation.model
         if model is not None:
             word = f"goes on at version {model.version}"
@@ -79,7 +102,95 @@ class Desk:
             word = "begins when the gateways have sent their statistics"
         return {"task": parsed.manifest.name, "digest": parsed.digest, "model": word, "online": self._tally.online}
 
-    def back_up(self, path: str) -> None:
+    def pause(self, asks: str, node: str = "") -> str:
+        """Holds the model where it is while updates are taken and wait; or has one node hold its training.
+
+        Raises:
+            FieldfoldError: when there is no model, or no such node; so below.
+        """
+        return self._tell(asks, node, "pause") if node else self._ask_federation(self._federation.hold, asks)
+
+    def resume(self, asks: str, node: str = "") -> str:
+        """Goes on; or has one node go on."""
+        return self._tell(asks, node, "resume") if node else self._ask_federation(self._federation.let_go, asks)
+
+    def release(self, asks: str) -> str:
+        """While the model is held: folds what waits, once."""
+        return self._ask_federation(self._federation.release, asks)
+
+    def roll_back(self, asks: str, version: int) -> str:
+        """Releases an older version's parameters as the next version; nothing counts that was learned in between."""
+        try:
+            number = msgspec.convert(version, Version)
+        except msgspec.ValidationError as error:
+            raise ControlError(f"version: {error}") from None
+        return self._ask_federation(self._federation.turn_back, asks, number)
+
+    def _ask_federation(self, do: Callable[..., str], asks: str, *values: object) -> str:
+        said: str = self.ask(lambda: do(asks, *values))
+        log.warning("%s asks: %s", asks, said)
+        return said
+
+    # -- nodes -------------------------------------------------------------------------------------------------------
+
+    def exclude(self, asks: str, node: str) -> str:
+        """Takes none of a node's updates from now on; what was folded stays (see `refold`)."""
+        return self._set_excluded(asks, node, excluded=True)
+
+    def readmit(self, asks: str, node: str) -> str:
+        """Takes a node's updates again."""
+        return self._set_excluded(asks, node, excluded=False)
+
+    def _set_excluded(self, asks: str, node: str, *, excluded: bool) -> str:
+        self._require_known(node)
+        if (node in self._reception.excluded) is excluded:
+            return f"{node} is {'excluded already' if excluded else 'not excluded'}"
+        said = f"nothing of {node} is taken any more" if excluded else f"{node} counts again"
+
+        def work() -> None:
+            with self._ledger.transaction():
+                if excluded:
+                    self._ledger.exclude(node, asks)
+                else:
+                    self._ledger.readmit(node)
+                self._ledger.put_operation(asks, "exclude" if excluded else "readmit", node, said)
+            self._reception.excluded = self._ledger.excluded()
+
+        self.ask(work)
+        log.warning("%s asks: %s", asks, said)
+        return said
+
+    def _tell(self, asks: str, node: str, what: Literal["pause", "resume"]) -> str:
+        """Asks a node over the broker; one that is away hears it when it is back, if the broker keeps its session."""
+        self._require_known(node)
+        said = f"{node} was asked to {what}"
+
+        def work() -> None:
+            with self._ledger.transaction():
+                self._ledger.put_operation(asks, f"{what} node", node, said)
+            self._tell_node(node, Command(command=what, by=f"{asks}, at the aggregator"[:500]))
+
+        self.ask(work)
+        log.info("%s asks: %s", asks, said)
+        return said
+
+    def _require_known(self, node: str) -> None:
+        if node not in self._tally.nodes:
+            raise ControlError(f"{str(node)[:80]}: no such node was ever heard", "see `fieldfold aggregator status`")
+
+    # -- the ledger --------------------------------------------------------------------------------------------------
+
+    @property
+    def backup(self) -> BackupView | None:
+        """How far the newest backup is."""
+        return self._backup.view if self._backup else None
+
+    @property
+    def proof(self) -> ProofView | None:
+        """How far the newest verification is."""
+        return self._proof.view if self._proof else None
+
+    def back_up(self, asks: str, path: str) -> None:
         """Begins a backup of the ledger to a file that is not there yet; the status says how far it is.
 
         Raises:
@@ -88,6 +199,15 @@ class Desk:
         if self._backup is not None and self._backup.view.state == "running":
             raise ControlError(f"the backup to {self._backup.view.path} is still being made", "wait for it")
         self._backup = Backup(self._ledger, Path(path))
+        log.info("%s asks for a backup to %s", asks, path)
+
+    def verify(self, asks: str) -> str:
+        """Begins to fold the whole log again, out of a copy and beside the work; the status says how far it is."""
+        if self._proof is not None and self._proof.view.state == "running":
+            raise ControlError("the ledger is being verified already", "wait for it")
+        self._proof = Proof(self._ledger)
+        log.info("%s asks to verify the ledger", asks)
+        return "verifying a copy of the ledger"
 
     def ask(self, run: Callable[[], Any]) -> Any:
         """Runs something in the service's thread and waits for it.
@@ -104,6 +224,8 @@ class Desk:
             raise ControlError("the aggregator is busy", "try again") from None
 
     def stop(self) -> None:
-        """Ends what is under way: a backup that is not whole is taken away."""
+        """Ends what is under way: a copy that is not whole is taken away."""
         if self._backup is not None:
             self._backup.stop()
+        if self._proof is not None:
+            self._proof.stop()

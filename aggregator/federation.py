@@ -13,10 +13,10 @@ import msgspec
 from aggregator.config import AggregatorConfig
 from aggregator.intake import statistics
 from aggregator.ledger.ledger import Ledger
-from aggregator.ledger.records import TaskRecord
+from aggregator.ledger.records import TaskRecord, VersionRecord
 from aggregator.model import FoldSettings, GlobalModel
 from aggregator.publisher import Publisher
-from fieldfold.errors import DataError
+from fieldfold.errors import ControlError, DataError
 from fieldfold.sensors.statistics import Normalisation
 from fieldfold.task.bundle import Bundle
 from fieldfold.wire.messages import Statistics
@@ -36,6 +36,8 @@ class Federation:
         bundle: the present task, None before the first was published.
         model: None until the task's normalisation is settled.
         score: newest held-out score as (version, value).
+        is_held: whether contributions are taken and not folded, until somebody says so.
+        unfolded: whether the ledger holds any that are not.
     """
 
     def __init__(
@@ -53,6 +55,8 @@ class Federation:
         self.score: tuple[int, float] | None = None
         self.statistics_from = 0
         self._statistics_since: float | None = None
+        self.is_held = ledger.held_at() is not None
+        self.unfolded = False
 
     # -- coming up ---------------------------------------------------------------------------------------------------
 
@@ -74,7 +78,7 @@ class Federation:
             return
         model = self._new_model(self.bundle)
         with self._ledger.transaction():
-            replayed = model.restore(self._ledger)
+            replayed = model.restore(self._ledger, self._ledger.held_at())
         self.model = model
         log.info("version %d restored, %d contributions replayed", model.version, replayed)
 
@@ -84,14 +88,18 @@ class Federation:
 
     # -- the task and its statistics ---------------------------------------------------------------------------------
 
-    def set_task(self, bundle: Bundle) -> None:
+    def set_task(self, bundle: Bundle, who: str = "") -> None:
         """Makes `bundle` the present task; nodes that see it begin anew with it."""
         before = f"{self.bundle.manifest.name} ({self.bundle.digest[:16]})" if self.bundle else "none"
         with self._ledger.transaction():
             self._ledger.add_task(TaskRecord(bundle.digest, bundle.manifest.name, bundle.data))
+            self._ledger.let_go()
+            if who:
+                said = f"task {bundle.manifest.name} ({bundle.digest[:16]}) replaces {before}"
+                self._ledger.put_operation(who, "publish task", bundle.manifest.name, said)
         log.info("task %s (%s) replaces %s", bundle.manifest.name, bundle.digest[:16], before)
         self.bundle, self.model, self.normalisation, self.score = bundle, None, None, None
-        self.statistics_from, self._statistics_since = 0, None
+        self.statistics_from, self._statistics_since, self.is_held = 0, None, False
         self.restore()
         self._publisher.clear_model(bundle)
         self.show_everything()
@@ -168,16 +176,88 @@ class Federation:
         Raises:
             StoreError: when it cannot be written; the model is as before, to be tried again.
         """
-        if self.model is None:
+        if self.model is None or self.is_held or not self.unfolded:
             return False
-        before, model = self.model, copy.copy(self.model)
         with self._ledger.transaction():
-            versions = [record for record in model.catch_up(self._ledger) if record is not None]
+            model, versions = self._folded(self.model)
+        self.unfolded = False
+        return self._show(model, versions)
+
+    def _folded(self, before: GlobalModel) -> tuple[GlobalModel, list[VersionRecord]]:
+        """A model that has all the ledger holds, and the versions that came of it. Within a transaction."""
+        model = copy.copy(before)
+        return model, [record for record in model.catch_up(self._ledger) if record is not None]
+
+    def _show(self, model: GlobalModel, versions: list[VersionRecord]) -> bool:
         self.model = model
-        if model.version == before.version:
-            return False
-        self._publisher.show_versions(model, versions)
-        return True
+        if versions:
+            self._publisher.show_versions(model, versions)
+        return bool(versions)
+
+    # -- what people ask for -----------------------------------------------------------------------------------------
+
+    def hold(self, who: str) -> str:
+        """From now on contributions are taken and not folded.
+
+        Raises:
+            FieldfoldError: when there is nothing to hold, or it cannot be written; so below.
+        """
+        model = self._begun()
+        if self.is_held:
+            return f"held already, at version {model.version}"
+        said = f"the model stays at version {model.version}; updates are taken and wait"
+        with self._ledger.transaction():
+            self._ledger.hold(model.contribution)
+            self._ledger.put_operation(who, "pause", "", said)
+        self.is_held = True
+        return said
+
+    def let_go(self, who: str) -> str:
+        """Folds what has come meanwhile, and goes on."""
+        if not self.is_held:
+            return "nothing is held"
+        waiting = self._num_waiting()
+        said = f"goes on with {waiting} updates that waited"
+        with self._ledger.transaction():
+            self._ledger.let_go()
+            self._ledger.put_operation(who, "resume", "", said)
+        self.is_held, self.unfolded = False, True
+        return said
+
+    def release(self, who: str) -> str:
+        """While it is held: folds what has come, once, and stays held there."""
+        before = self._begun()
+        if not self.is_held:
+            raise ControlError("nothing is held: each version is released when it comes", "pause first")
+        waiting = self._num_waiting()
+        with self._ledger.transaction():
+            model, versions = self._folded(before)
+            said = f"version {model.version} out of {waiting} updates that waited"
+            self._ledger.hold(model.contribution)
+            self._ledger.put_operation(who, "release", f"version {model.version}", said)
+        self._show(model, versions)
+        return said
+
+    def turn_back(self, who: str, version: int) -> str:
+        """Releases the parameters of an older version as the next one."""
+        before = self._begun()
+        if not 0 <= version < before.version:
+            raise ControlError(f"there is no version {version} before {before.version}", "name an older one")
+        model = copy.copy(before)
+        with self._ledger.transaction():
+            record = model.write_turn_back(version, self._ledger)
+            said = f"version {record.version} is version {version} again"
+            self._ledger.put_operation(who, "roll back", f"version {version}", said)
+        self._show(model, [record])
+        return said
+
+    def _begun(self) -> GlobalModel:
+        if self.model is None:
+            raise ControlError("there is no model yet", "publish a task, and wait for the gateways' statistics")
+        return self.model
+
+    def _num_waiting(self) -> int:
+        return self._ledger.num_accepted(self.model.task, self.model.contribution) if self.model else 0
 
     def show_everything(self) -> None:
         """After a connection: the broker may have lost what it retained."""

@@ -49,7 +49,8 @@ def ledger_path(config: Path | None, ledger: Path | None) -> Path:
 @click.command()
 @which_ledger
 @click.option("--json", "as_json", is_flag=True, help="the result, as one JSON object a task")
-def verify(config: Path | None, ledger: Path | None, *, as_json: bool) -> None:
+@click.option("--progress", "often", is_flag=True, help="say how far it is every second, in a pipe too")
+def verify(config: Path | None, ledger: Path | None, *, as_json: bool, often: bool) -> None:
     """Fold the whole log again and compare every version with what was released.
 
     Ends with 1 at the first difference. It needs a ledger that nobody runs on; of a running aggregator verify a
@@ -63,7 +64,7 @@ def verify(config: Path | None, ledger: Path | None, *, as_json: bool) -> None:
     try:
         for task in opened.tasks():
             total = opened.num_accepted(task, opened.floor(task).contribution)
-            with Progress("contributions folded", total, sys.stderr) as progress:
+            with Progress("contributions folded", total, sys.stderr, told_every_s=1.0 if often else None) as progress:
                 found.append(audit.verify(opened, task, progress))
     finally:
         opened.close()

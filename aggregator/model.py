@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -14,8 +14,9 @@ import numpy as np
 from aggregator.fold.contribution import Contribution
 from aggregator.fold.methods import AnyMethod
 from aggregator.ledger.ledger import Ledger
-from aggregator.ledger.records import Checkpoint, Decision, Stretch, VersionRecord
-from aggregator.release.model import advance
+from aggregator.ledger.records import Checkpoint, Decision, Stretch, TurnBack, VersionRecord
+from aggregator.past import released
+from aggregator.release.model import SNAPSHOT_PROFILE, advance
 from aggregator.release.way import snapshot_is_due
 from fieldfold.codec import decode
 from fieldfold.errors import StoreError
@@ -85,7 +86,7 @@ class GlobalModel:
         self.checkpoint_version = 0
         self._state: Any = settings.fold.init()
         self._norms: tuple[tuple[str, float], ...] = ()
-        self._oldest_base = 0
+        self._oldest_base = self._turned_at = 0
         self._checkpoint_every = checkpoint_every
         self._delta_bytes = 0
         self._unsaved = 0
@@ -107,10 +108,16 @@ class GlobalModel:
 
     @property
     def max_staleness(self) -> int | None:
-        """Contributions staler than this are refused: the method's own limit, or how far back deltas are kept."""
-        if not self.method.needs_drift:
-            return self.method.max_staleness
-        return self.version - self._oldest_base
+        """Contributions staler than this are refused; None where the method has no limit.
+
+        It is the method's own limit, or how far back deltas are kept; and nothing counts that was learned before the
+        model was turned back.
+        """
+        own = self.version - self._oldest_base if self.method.needs_drift else self.method.max_staleness
+        since_turned = self.version - self._turned_at
+        if not self._turned_at:
+            return own
+        return since_turned if own is None else min(own, since_turned)
 
     def begin(self, ledger: Ledger, run: str) -> None:
         """Writes version 0, the bundle's own parameters, under the run's name. Within a transaction."""
@@ -120,8 +127,10 @@ class GlobalModel:
         self._note_stretch(ledger, fresh=True)
         self.checkpoint(ledger)
 
-    def restore(self, ledger: Ledger) -> int:
+    def restore(self, ledger: Ledger, up_to: int | None = None) -> int:
         """Goes to the newest checkpoint and folds what came after it; returns how many contributions that were.
+
+        What lies behind `up_to` is left as it is, unless a version was made of it.
 
         What is in the log is folded with the settings that the ledger names; where they are not those that this model
         was made with, a new stretch begins then. Within a transaction, because versions that a crash kept from being
@@ -138,7 +147,9 @@ class GlobalModel:
         self.run = run
         self.go_to(point, ledger)
         replayed, told_at = 0, time.monotonic()
-        for _ in self.catch_up(ledger):
+        if up_to is not None:
+            up_to = max(up_to, max(ledger.version_places(self.task).values(), default=0))
+        for _ in self.catch_up(ledger, up_to):
             replayed += 1
             if time.monotonic() - told_at >= PROGRESS_EVERY_S:
                 told_at = time.monotonic()
@@ -168,6 +179,7 @@ class GlobalModel:
                 "restore a backup",
             ) from None
         self._oldest_base = ledger.oldest_base(self.task)
+        self._turned_at = max((each.version for each in ledger.turns_back(self.task)), default=0)
         self._norms = ledger.norms_until(self.task, point.contribution, NORMS_REMEMBERED, NORMS_OF_A_NODE)
 
     def enter(self, stretch: Stretch, ledger: Ledger) -> None:
@@ -197,8 +209,12 @@ class GlobalModel:
         settings = msgspec.json.encode(self.settings).decode()
         ledger.put_stretch(Stretch(self.task, self.contribution, self.version, settings, fresh))
 
-    def catch_up(self, ledger: Ledger) -> Iterator[VersionRecord | None]:
+    def catch_up(self, ledger: Ledger, up_to: int | None = None) -> Iterator[VersionRecord | None]:
         """Folds what the ledger holds beyond the model; gives for each contribution the version it completed, if any.
+
+        Args:
+            ledger: holds the log.
+            up_to: the last place in the log that is folded; None for its end.
 
         Within a transaction. Vectors are replaced, never changed, so that a shallow copy of the model stays as it is.
 
@@ -206,6 +222,8 @@ class GlobalModel:
             StoreError: when a version was written before, and differently.
         """
         for decision in ledger.accepted_after(self.task, self.contribution):
+            if up_to is not None and decision.id > up_to:
+                return
             record = self.absorb(decision, ledger)
             self._unsaved += 1
             if record is not None:
@@ -238,9 +256,37 @@ class GlobalModel:
         if step is None:
             return None
         self.exact = self.exact + step.update
-        release = advance(self.exact, self.released, self.version, self.run, self.settings.profile)
+        return self._move(step.weights, self.settings.profile)
+
+    def turn_back(self, to_version: int, ledger: Ledger) -> VersionRecord:
+        """Releases the parameters of an older version as a new one; the method's state begins anew. Writes nothing.
+
+        Raises:
+            StoreError: when that version was never released, or is not kept any more.
+        """
+        self.exact = released(ledger, self.bundle, to_version)
+        self._state = self.method.init()
+        record = self._move({}, SNAPSHOT_PROFILE)
+        self._turned_at = record.version
+        return record
+
+    def write_turn_back(self, to_version: int, ledger: Ledger) -> VersionRecord:
+        """The same, written down with a checkpoint. Within a transaction.
+
+        Raises:
+            StoreError: as above.
+        """
+        record = self.turn_back(to_version, ledger)
+        ledger.put_turn_back(TurnBack(self.task, record.version, self.contribution, to_version))
+        self.write(record, ledger)
+        self.checkpoint(ledger)
+        return record
+
+    def _move(self, weights: Mapping[str, float], profile: str) -> VersionRecord:
+        """The next version: the released parameters follow the exact ones."""
+        release = advance(self.exact, self.released, self.version, self.run, profile)
         self.version, self.released, self.digest = release.version, release.released, release.digest
-        return VersionRecord(self.task, self.version, decision.id, release.digest, release.delta, step.weights)
+        return VersionRecord(self.task, self.version, self.contribution, release.digest, release.delta, weights)
 
     def write(self, record: VersionRecord, ledger: Ledger) -> None:
         """Writes the version that `absorb` gave, and a checkpoint when one is due. Within a transaction.

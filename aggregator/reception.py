@@ -53,6 +53,9 @@ class Unfinished:
 class Reception:
     """Takes update messages; every method runs within one of the ledger's transactions, and holds if that holds.
 
+    Attributes:
+        excluded: node -> who excluded it; as the ledger says.
+
     Before the transaction ends `write` is called; when it was rolled back, `restore` in the next one.
     """
 
@@ -64,6 +67,7 @@ class Reception:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ledger = ledger
+        self.excluded = ledger.excluded()
         self._limits = limits
         self._max_update_bytes = max_update_bytes
         self._clock = clock
@@ -171,6 +175,8 @@ class Reception:
         return Answer(node, self._receipt(decision, model), decision)
 
     def _verify(self, whole: Whole, node: str, model: GlobalModel | None) -> Verdict:
+        if node in self.excluded:
+            return Rejected(f"{node} is excluded, by {self.excluded[node]}", "ask there", "excluded")
         if model is None:
             return Rejected("the federation has no model yet", "the node waits for one by itself", "no_model")
         expected = Expectation(

@@ -23,6 +23,7 @@ from aggregator.ledger.retention import Retention
 from aggregator.publisher import Publisher
 from aggregator.reception import Answer, Reception
 from aggregator.status import AggregatorStatus, Tally, describe, presence, progress_line
+from aggregator.views import Views
 from fieldfold.control.protocol import default_socket
 from fieldfold.control.server import ControlServer
 from fieldfold.errors import DataError, StoreError, WireError
@@ -31,7 +32,7 @@ from fieldfold.link.outgoing import Outgoing
 from fieldfold.link.session import Connected, Disconnected, Link, Received, Refused
 from fieldfold.service import Notifier
 from fieldfold.task.bundle import Bundle
-from fieldfold.wire.messages import NodePresence, Statistics, read, write
+from fieldfold.wire.messages import Command, NodePresence, Statistics, read, write
 from fieldfold.wire.topics import Topics
 
 log = logging.getLogger(__name__)
@@ -108,11 +109,11 @@ class Service:
         self._federation.restore()
         self._evaluator: Evaluator | None = None
         self._link_state = "connecting"
+        self._submitted: tuple[str, int] | None = None
         self._evaluation_trouble = ""
         self._told_at = time.monotonic()
         self._storage_trouble = ""
         self._backlog: list[Received] = []
-        self._unfolded = False
         self._retry_at = 0.0
         self._started_at = time.monotonic()
         self._shown_at, self._shown_state = 0.0, ""
@@ -120,8 +121,11 @@ class Service:
         self._connected_before = False
         self._notifier = Notifier(os.environ)
         socket = base / config.control_socket if config.control_socket else default_socket("aggregator")
-        self._desk = Desk(self._ledger, self._federation, self._tally, self._ask)
-        self._control = ControlServer(socket, self.status, self._desk.commands)
+        self._desk = Desk(
+            self._ledger, self._federation, self._reception, self._tally, tell_node=self._tell_node, pass_on=self._ask
+        )
+        views = Views(self._ledger, self._federation).table()
+        self._control = ControlServer(socket, self.status, self._desk.commands, views)
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
@@ -213,9 +217,8 @@ class Service:
             if self._backlog and self._tenancy.is_ours:
                 self._take()
             self._federation.settle_normalisation()
-            if self._unfolded and self._federation.fold():
-                self._score_newest()
-            self._unfolded = False
+            self._federation.fold()
+            self._score_newest()
         except StoreError as error:
             self._retry_at = time.monotonic() + STORAGE_RETRY_S
             self._trouble(str(error))
@@ -279,7 +282,7 @@ class Service:
             self._tally.deferred(reading.node, receipt.reason)
         elif decision is not None:
             self._tally.decided(decision)
-            self._unfolded |= decision.accepted
+            self._federation.unfolded |= decision.accepted
             if not decision.accepted:
                 what = f"update {decision.sequence} of {decision.node} rejected: {decision.reason}"
                 self._complaints.say(decision.node, what)
@@ -312,8 +315,6 @@ class Service:
             event.do()
 
     def _tick(self) -> None:
-        if self._federation.model is not None and self._evaluator is None:
-            self._score_newest()
         self._federation.show_manifest()
         now, state = time.monotonic(), self._state()
         if self._tenancy.misread():
@@ -345,10 +346,11 @@ class Service:
         self._evaluation_trouble = reason
 
     def _score_newest(self) -> None:
-        """Hands the newest version to the held-out evaluation, if there is one."""
+        """Hands the newest version to the held-out evaluation, if there is one and it has not got it."""
         model, config = self._federation.model, self._config.evaluation
-        if model is None or config is None:
+        if model is None or config is None or (model.task, model.version) == self._submitted:
             return
+        self._submitted = (model.task, model.version)
         if self._evaluator is not None and self._evaluator.task != model.task:
             self._evaluator.stop()
             self._evaluator = None
@@ -363,6 +365,9 @@ class Service:
     def _ask(self, asked: Asked) -> None:
         self._inbox.put(asked)
 
+    def _tell_node(self, node: str, command: Command) -> None:
+        self._outgoing.send(self._topics.command(node), write(command))
+
     def status(self) -> AggregatorStatus:
         """A frozen picture; may be called from any thread."""
         return describe(
@@ -373,10 +378,12 @@ class Service:
             link=self._link_state,
             connected=self._link.is_up,
             term=self._tenancy.term,
+            excluded=self._reception.excluded,
             federation=self._federation,
             tally=self._tally,
             bytes_published=self._outgoing.bytes_sent,
             backup=self._desk.backup,
+            proof=self._desk.proof,
             uptime_s=time.monotonic() - self._started_at,
         )
 
@@ -385,7 +392,9 @@ class Service:
             return "storage full"
         if self._federation.bundle is None:
             return "waiting for a task"
-        return "folding" if self._federation.model else "waiting for statistics"
+        if self._federation.model is None:
+            return "waiting for statistics"
+        return "paused" if self._federation.is_held else "folding"
 
 
 def _links(config: AggregatorConfig, base: Path) -> tuple[Link, Link]:

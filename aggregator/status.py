@@ -14,14 +14,22 @@ import fieldfold
 from aggregator.federation import Federation
 from aggregator.ledger.backup import BackupView
 from aggregator.ledger.records import Decision
+from aggregator.proof import ProofView
 from fieldfold.wire.messages import AggregatorPresence, NodePresence
 
 BYTES_PER_PARAMETER = 4
 RECENT_STALENESS = 10_000
+PACE_GAIN = 0.2
 
 
 class NodeView(msgspec.Struct, frozen=True):
-    """What the aggregator knows of one node; `presence` is what the node says of itself."""
+    """What the aggregator knows of one node.
+
+    Attributes:
+        presence: what the node says of itself.
+        pace_s: usual time between two of its accepted updates; None before the second since the program's start.
+        excluded_by: who has excluded it; empty where nobody has.
+    """
 
     node: str
     presence: NodePresence | None
@@ -30,13 +38,15 @@ class NodeView(msgspec.Struct, frozen=True):
     bytes_on_wire: int
     last_update_age_s: float | None
     last_reason: str
+    pace_s: float | None
+    excluded_by: str
 
 
 class AggregatorStatus(msgspec.Struct, frozen=True):
     """All numbers are since the ledger began, unless they say otherwise.
 
     Attributes:
-        state: `waiting for a task`, `waiting for statistics`, `folding`, `storage full`.
+        state: `waiting for a task`, `waiting for statistics`, `folding`, `paused`, `storage full`.
         term: in which it keeps the federation; 0 while it does not know that nobody else does.
         score: newest held-out score with its version.
         evaluation_trouble: why there are no scores, where some are wanted.
@@ -45,7 +55,7 @@ class AggregatorStatus(msgspec.Struct, frozen=True):
         bytes_received: update messages as they came over the wire (before a restart: without repeats).
         bytes_published: model and task as they were handed to the broker.
         float32_bytes: what the accepted updates would have been uncompressed.
-        backup: the newest since the start of the program.
+        backup, proof: the newest copy and the newest verification of the ledger since the start of the program.
     """
 
     state: str
@@ -74,6 +84,7 @@ class AggregatorStatus(msgspec.Struct, frozen=True):
     bytes_published: int
     float32_bytes: int
     backup: BackupView | None
+    proof: ProofView | None
     nodes: tuple[NodeView, ...]
     uptime_s: float
 
@@ -87,14 +98,31 @@ class NodeTally:
         self.bytes_on_wire = bytes_on_wire
         self.parameters = parameters
         self.last_update: float | None = None
+        self.last_accepted: float | None = None
+        self.pace_s: float | None = None
         self.last_reason = ""
         self.presence: NodePresence | None = None
 
-    def view(self, node: str) -> NodeView:
+    def moved(self, now: float) -> None:
+        """An update of it was accepted."""
+        if self.last_accepted is not None:
+            since_s = now - self.last_accepted
+            self.pace_s = since_s if self.pace_s is None else self.pace_s + PACE_GAIN * (since_s - self.pace_s)
+        self.last_accepted = now
+
+    def view(self, node: str, excluded_by: str) -> NodeView:
         """A frozen copy."""
         age_s = None if self.last_update is None else time.monotonic() - self.last_update
         return NodeView(
-            node, self.presence, self.accepted, self.rejected, self.bytes_on_wire, age_s, self.last_reason
+            node,
+            self.presence,
+            self.accepted,
+            self.rejected,
+            self.bytes_on_wire,
+            age_s,
+            self.last_reason,
+            self.pace_s,
+            excluded_by,
         )
 
 
@@ -132,6 +160,7 @@ class Tally:
         mine.last_update = time.monotonic()
         if decision.accepted:
             mine.accepted += 1
+            mine.moved(mine.last_update)
             mine.parameters += decision.num_params
             mine.last_reason = ""
             self.staleness.append(decision.staleness)
@@ -189,6 +218,8 @@ def describe(  # noqa: PLR0913 - the picture has as many sources
     tally: Tally,
     bytes_published: int,
     backup: BackupView | None,
+    proof: ProofView | None,
+    excluded: Mapping[str, str],
     uptime_s: float,
 ) -> AggregatorStatus:
     """Copies the present numbers into a frozen status."""
@@ -221,7 +252,8 @@ def describe(  # noqa: PLR0913 - the picture has as many sources
         bytes_published=bytes_published,
         float32_bytes=tally.float32_bytes,
         backup=backup,
-        nodes=tuple(tally.nodes[node].view(node) for node in sorted(tally.nodes)),
+        proof=proof,
+        nodes=tuple(tally.nodes[node].view(node, excluded.get(node, "")) for node in sorted(tally.nodes)),
         uptime_s=uptime_s,
     )
 

@@ -331,14 +331,16 @@ class Daemon:
             return ()
         return drift(bundle.manifest.data, sums, model.normalisation)
 
-    def _pause(self) -> str:
+    def _pause(self, asks: str) -> str:
         """The `pause` command."""
+        log.info("%s asks: pause", asks)
         self._learner.set_paused(paused=True)
         log.info("paused")
         return "paused"
 
-    def _resume(self) -> str:
+    def _resume(self, asks: str) -> str:
         """The `resume` command; also looks at once again at data that could not be used."""
+        log.info("%s asks: resume", asks)
         self._learner.set_paused(paused=False)
         log.info("resumed")
         return "resumed"

@@ -8,7 +8,7 @@ import msgspec
 
 from aggregator.history.replay import begin, bundle_of, walk
 from aggregator.ledger.ledger import Ledger
-from aggregator.ledger.records import Decision, Origin, VersionRecord
+from aggregator.ledger.records import Decision, Origin, Place, VersionRecord
 from aggregator.model import GlobalModel
 from fieldfold.codec import decode
 from fieldfold.errors import FieldfoldError
@@ -58,7 +58,7 @@ def verify(ledger: Ledger, task: str, progress: Callable[[int], None]) -> Findin
     Raises:
         StoreError: when there is nothing to begin with.
     """
-    model = begin(ledger, bundle_of(ledger, task), ledger.floor(task).contribution)
+    model = begin(ledger, bundle_of(ledger, task), ledger.floor(task))
     return _Audit(model, ledger).run(progress)
 
 
@@ -68,7 +68,7 @@ class _Audit:
     def __init__(self, model: GlobalModel, ledger: Ledger) -> None:
         self._model, self._ledger = model, ledger
         self._from_version, self._newest = model.version, ledger.newest_version(model.task)
-        self._checkpoints = {point.contribution: point.version for point in ledger.checkpoints(model.task)}
+        self._checkpoints = frozenset(ledger.checkpoints(model.task))
         self._place = model.contribution
         self._contributions = self._versions = self._compared = 0
 
@@ -98,8 +98,11 @@ class _Audit:
             return what
         held = self._model.released
         for decision, record in walk(self._model, self._ledger):
-            self._contributions, self._place = self._contributions + 1, decision.id
-            if what := self._in_contribution(decision) or self._in_version(record, held) or self._in_checkpoint():
+            if decision is not None:
+                self._contributions, self._place = self._contributions + 1, decision.id
+                if what := self._in_contribution(decision):
+                    return what
+            if what := self._in_version(record, held) or self._in_checkpoint():
                 return what
             held = self._model.released
             progress(self._contributions)
@@ -140,10 +143,9 @@ class _Audit:
 
     def _in_checkpoint(self) -> str:
         """The checkpoint that was written here, if there is one, bit for bit."""
-        version = self._checkpoints.get(self._place)
-        point = None if version is None else self._ledger.checkpoint(self._model.task, version)
-        if point is None:
+        if Place(self._model.version, self._place) not in self._checkpoints:
             return ""
+        point = self._ledger.checkpoint(self._model.task, self._model.version)
         self._compared += 1
         return "" if self._model.at_present() == point else "the checkpoint written here holds something else"
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from aggregator.history.replay import released
 from aggregator.ledger.ledger import Ledger
+from aggregator.past import released
 from fieldfold.errors import ConfigError, StoreError
 from fieldfold.params import Vector
 from fieldfold.task.baked import predict_with

@@ -10,7 +10,7 @@ import msgspec
 
 from aggregator.history.replay import begin, present_task, walk
 from aggregator.ledger.ledger import Ledger
-from aggregator.ledger.records import Origin, Place, Stretch, TaskRecord, VersionRecord
+from aggregator.ledger.records import Origin, Place, Stretch, TaskRecord, TurnBack, VersionRecord
 from aggregator.model import GlobalModel
 from fieldfold.errors import ConfigError, StoreError
 from fieldfold.task.bundle import Bundle
@@ -85,9 +85,9 @@ def _at(source: Ledger, bundle: Bundle, version: int) -> GlobalModel:
     if record is None:
         newest = source.newest_version(bundle.digest)
         raise StoreError(f"{source.path}: there is no version {version}", f"the newest is {newest}")
-    model = begin(source, bundle, record.contribution)
+    model = begin(source, bundle, Place(version, record.contribution))
     steps = walk(model, source)
-    while model.contribution < record.contribution:
+    while model.version < version:
         if next(steps, None) is None:
             raise StoreError(f"{source.path}: the log ends before version {version}", "restore a backup")
     return model
@@ -140,6 +140,13 @@ class _Refolding:
         for stretch in source.stretches(task):
             if stretch.contribution <= self._start:
                 ledger.put_stretch(stretch)
+        self._copy_versions()
+
+    def _copy_versions(self) -> None:
+        source, ledger, task = self._source, self._ledger, self._task
+        for turn in source.turns_back(task):
+            if turn.version <= self._first_version:
+                ledger.put_turn_back(turn)
         for version in range(self._first_version + 1):
             record = source.version(task, version)
             if record is not None:
@@ -154,9 +161,12 @@ class _Refolding:
     def _fold(self, progress: Callable[[int], None]) -> None:
         model, ledger = self._model, self._ledger
         ahead = [each for each in self._source.stretches(self._task) if each.contribution > self._start]
+        back = [each for each in self._source.turns_back(self._task) if each.version > self._first_version]
         for count, decision in enumerate(ledger.accepted_after(self._task, self._start), start=1):
             while ahead and ahead[0].contribution < decision.id:
                 self._enter(ahead.pop(0))
+            while back and back[0].contribution < decision.id:
+                self._turn_back(back.pop(0))
             base = self._base(decision.base_version)
             ledger.set_base(decision.id, base, model.version - base)
             record = model.absorb(msgspec.structs.replace(decision, base_version=base), ledger)
@@ -164,6 +174,13 @@ class _Refolding:
                 model.write(record, ledger)
                 self._released_at.append(record.contribution)
             progress(count)
+        for turn in back:
+            self._turn_back(turn)
+
+    def _turn_back(self, turn: TurnBack) -> None:
+        """The parent was turned back here, and so is the branch: to what it had released at the same place."""
+        self._model.write_turn_back(self._base(turn.to_version), self._ledger)
+        self._released_at.append(self._model.contribution)
 
     def _enter(self, stretch: Stretch) -> None:
         """The parent went on with other settings here, and so does the branch."""

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from aggregator.ledger.ledger import Ledger
-from aggregator.ledger.records import Checkpoint, Decision, Place, VersionRecord
+from aggregator.ledger.records import Decision, Place, TurnBack, VersionRecord
 from aggregator.model import FoldSettings, GlobalModel
-from fieldfold.codec import decode
+from aggregator.past import newest_point
 from fieldfold.errors import StoreError
-from fieldfold.params import Vector, digest, from_bytes
 from fieldfold.task.bundle import Bundle
-from fieldfold.wire.messages import ModelDelta, unpack
 
 CHECKPOINT_EVERY = 100
 """Versions between two checkpoints, should what is folded here be written."""
@@ -42,8 +40,8 @@ def present_task(ledger: Ledger) -> Bundle:
     return bundle_of(ledger, tasks[-1])
 
 
-def begin(ledger: Ledger, bundle: Bundle, contribution: int) -> GlobalModel:
-    """The model at the newest place, not after `contribution`, to fold the log from: version 0, or a checkpoint's.
+def begin(ledger: Ledger, bundle: Bundle, place: Place) -> GlobalModel:
+    """The model at the newest place, not after `place`, to fold the log from: version 0, or a checkpoint's.
 
     Raises:
         StoreError: when there is none, or it does not belong to the ledger.
@@ -54,64 +52,36 @@ def begin(ledger: Ledger, bundle: Bundle, contribution: int) -> GlobalModel:
         raise StoreError(f"{ledger.path}: it holds no model of task {task[:16]}", "restore a backup")
     model = GlobalModel(bundle, FoldSettings.read(stretches[0], ledger), CHECKPOINT_EVERY)
     model.run = run
-    point = _point(ledger, task, lambda place: place.contribution <= contribution)
+    point = newest_point(
+        ledger, task, lambda each: each.version <= place.version and each.contribution <= place.contribution
+    )
     if point is not None:
         model.go_to(point, ledger)
     return model
 
 
-def _point(ledger: Ledger, task: str, fits: Callable[[Place], bool]) -> Checkpoint | None:
-    """The newest checkpoint that fits and from which the log is whole; None where it is version 0.
-
-    Raises:
-        StoreError: when there is none.
-    """
-    floor = ledger.floor(task)
-    # The bundle tells what a checkpoint before the first contribution tells, and cannot be damaged unseen.
-    places = [each for each in ledger.checkpoints(task) if each.contribution > 0]
-    found = [each for each in places if each.contribution >= floor.contribution and fits(each)]
-    if floor.version > 0 and not found:
-        raise StoreError(
-            f"{ledger.path}: what is needed for that is not kept any more",
-            f"updates and deltas before version {floor.version} were dropped; see [retention]",
-        )
-    return ledger.checkpoint(task, found[-1].version) if found else None
-
-
-def walk(model: GlobalModel, ledger: Ledger) -> Iterator[tuple[Decision, VersionRecord | None]]:
+def walk(model: GlobalModel, ledger: Ledger) -> Iterator[tuple[Decision | None, VersionRecord | None]]:
     """Folds all that follows, as it was folded then; gives each contribution with the version that it completed.
+
+    Where the model was turned back, a version comes without a contribution.
 
     Raises:
         StoreError: when something is missing that the fold needs.
     """
     ahead = [stretch for stretch in ledger.stretches(model.task) if stretch.contribution > model.contribution]
+    back = [turn for turn in ledger.turns_back(model.task) if turn.version > model.version]
     for decision in ledger.accepted_after(model.task, model.contribution):
+        yield from _turned(model, ledger, back, decision.id)
         record = model.absorb(decision, ledger)
         while ahead and ahead[0].contribution <= decision.id:
             model.enter(ahead.pop(0), ledger)
         yield decision, record
+    yield from _turned(model, ledger, back, None)
 
 
-def released(ledger: Ledger, bundle: Bundle, version: int) -> Vector:
-    """What every node held at a version (float32, num_params): the checkpoint before it, and the deltas since.
-
-    Raises:
-        StoreError: when the version was never released, or what leads to it is not kept any more.
-    """
-    task, newest = bundle.digest, ledger.newest_version(bundle.digest)
-    if not 0 <= version <= newest:
-        raise StoreError(f"{ledger.path}: there is no version {version}", f"the newest is {newest}")
-    point = _point(ledger, task, lambda place: place.version <= version)
-    values = from_bytes(point.released) if point else bundle.initial_parameters()
-    for number in range((point.version if point else 0) + 1, version + 1):
-        record = ledger.version(task, number)
-        if record is None or not record.delta:
-            raise StoreError(f"{ledger.path}: the delta to version {number} is missing", "restore a backup")
-        values = values + decode(unpack(ModelDelta, record.delta).payload, values.size)
-    record = ledger.version(task, version)
-    if record is None or digest(values) != record.parameters:
-        raise StoreError(
-            f"{ledger.path}: version {version} comes out as {digest(values)[:16]}, which is not what was released",
-            "`fieldfold aggregator verify` tells more",
-        )
-    return values
+def _turned(
+    model: GlobalModel, ledger: Ledger, back: list[TurnBack], before: int | None
+) -> Iterator[tuple[None, VersionRecord]]:
+    """Turns the model back as it was before this contribution, or at the end of the log."""
+    while back and (before is None or back[0].contribution < before):
+        yield None, model.turn_back(back.pop(0).to_version, ledger)

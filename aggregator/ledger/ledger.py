@@ -8,11 +8,12 @@ from typing import Any
 
 import msgspec
 
+from aggregator.ledger.operations import Operations
 from aggregator.ledger.records import Decision, Origin, TaskRecord
-from aggregator.ledger.versions import Versions
+from aggregator.records import Taken
 
 
-class Ledger(Versions):
+class Ledger(Operations):
     """The ledger of one federation; all writes are within a `transaction`."""
 
     # -- the ledger itself ---------------------------------------------------------------------------------------
@@ -190,6 +191,26 @@ class Ledger(Versions):
         query = self._DECISION + "WHERE task = ? AND id > ? AND accepted ORDER BY id"
         return map(_decision, self._each(query, (task, contribution)))
 
+    _TAKEN = (
+        "SELECT id, received_at, node, sequence, base_version, staleness, norm, num_examples, size_bytes, accepted,"
+        " code, reason FROM contribution "
+    )
+
+    def taken_lately(self, limit: int) -> list[Taken]:
+        """The newest decisions, newest first."""
+        return _taken(self._rows(self._TAKEN + "ORDER BY id DESC LIMIT ?", (limit,)))
+
+    def taken_of(self, node: str, limit: int) -> list[Taken]:
+        """The newest decisions on a node's updates, newest first."""
+        return _taken(self._rows(self._TAKEN + "WHERE node = ? ORDER BY sequence DESC LIMIT ?", (node, limit)))
+
+    def rejected_lately(self, limit: int, among: int) -> list[Taken]:
+        """The newest rejections, newest first, among so many of the newest decisions."""
+        after = self.newest_contribution() - among
+        return _taken(
+            self._rows(self._TAKEN + "WHERE id > ? AND NOT accepted ORDER BY id DESC LIMIT ?", (after, limit))
+        )
+
     def num_accepted(self, task: str, after: int) -> int:
         """How many these are."""
         [(count,)] = self._rows(
@@ -266,3 +287,7 @@ class Ledger(Versions):
 
 def _decision(row: tuple[Any, ...]) -> Decision:
     return msgspec.structs.replace(Decision(*row), accepted=bool(row[6]))
+
+
+def _taken(rows: list[tuple[Any, ...]]) -> list[Taken]:
+    return [msgspec.structs.replace(Taken(*row), accepted=bool(row[9])) for row in rows]

@@ -81,6 +81,33 @@ class Place(msgspec.Struct, frozen=True):
     contribution: int = 0
 
 
+class TurnBack(msgspec.Struct, frozen=True):
+    """After a contribution, `version` was released with the parameters of an older one."""
+
+    task: str
+    version: int
+    contribution: int
+    to_version: int
+
+
+class Operation(msgspec.Struct, frozen=True):
+    """What somebody asked for and was done.
+
+    Attributes:
+        at: seconds since 1970.
+        who: the user at the control socket, as the kernel knows him.
+        subject: a node, a version, a task; empty where there is none.
+        result: what came of it, in words.
+    """
+
+    id: int
+    at: float
+    who: str
+    command: str
+    subject: str
+    result: str
+
+
 class Origin(msgspec.Struct, frozen=True):
     """Where a run branched off: its parent's up to `version`, and then what that would be `without` some nodes."""
 

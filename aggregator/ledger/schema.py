@@ -1,6 +1,6 @@
 """The ledger's tables. Numbers without a unit are counts; times are seconds since 1970, for people only."""
 
-FORMAT = 3
+FORMAT = 4
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS meta (
@@ -120,6 +120,33 @@ CREATE TABLE IF NOT EXISTS compaction (
     version INTEGER NOT NULL,
     contribution INTEGER NOT NULL,
     deltas_from INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Where the model was turned back: after `contribution`, `version` was released with the parameters of `to_version`,
+-- and the method's state began anew. A checkpoint stands at the same place.
+CREATE TABLE IF NOT EXISTS turn_back (
+    task TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    contribution INTEGER NOT NULL,
+    to_version INTEGER NOT NULL,
+    PRIMARY KEY (task, version)
+) STRICT, WITHOUT ROWID;
+
+-- What people asked for at the control socket, and was done; `who` is the user as the kernel knows him.
+CREATE TABLE IF NOT EXISTS operation (
+    id INTEGER PRIMARY KEY,
+    at REAL NOT NULL,
+    who TEXT NOT NULL,
+    command TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    result TEXT NOT NULL
+) STRICT;
+
+-- Nodes of which nothing is taken at present.
+CREATE TABLE IF NOT EXISTS excluded (
+    node TEXT PRIMARY KEY,
+    who TEXT NOT NULL,
+    since REAL NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 -- What is left of contributions whose rows are dropped: sums, and the highest sequence number.

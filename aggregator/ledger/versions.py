@@ -8,6 +8,7 @@ import msgspec
 
 from aggregator.ledger.database import Database
 from aggregator.ledger.records import Checkpoint, Place, Stretch, VersionRecord
+from aggregator.records import Released
 
 NEWEST_KEPT = 2
 """Checkpoints; besides, the first of every day is kept until its time is dropped altogether."""
@@ -41,8 +42,7 @@ class Versions(Database):
         )
         if row is None:
             return None
-        weights = msgspec.json.decode(row[5], type=dict[str, float])
-        return VersionRecord(row[0], row[1], row[2], row[3], row[4], weights)
+        return VersionRecord(row[0], row[1], row[2], row[3], row[4], _weights(row[5]))
 
     def version_places(self, task: str) -> dict[int, int]:
         """Version -> the last contribution in it, for all versions, in order."""
@@ -113,6 +113,27 @@ class Versions(Database):
         )
         return [(Place(*row[:2]), row[2]) for row in rows]
 
+    def released_lately(self, task: str, limit: int) -> list[Released]:
+        """The newest versions, oldest first."""
+        rows = self._rows(
+            "SELECT version, released_at, score, weights, length(delta), to_version FROM version"
+            " LEFT JOIN turn_back USING (task, version) WHERE task = ? ORDER BY version DESC LIMIT ?",
+            (task, limit),
+        )
+        return [
+            Released(version, at, score, len(_weights(weights)), size, to_version)
+            for version, at, score, weights, size, to_version in reversed(rows)
+        ]
+
+    def weights_lately(self, task: str, limit: int) -> dict[str, float]:
+        """Node -> its weights in the newest versions' steps, added up."""
+        rows = self._rows("SELECT weights FROM version WHERE task = ? ORDER BY version DESC LIMIT ?", (task, limit))
+        found: dict[str, float] = {}
+        for (weights,) in rows:
+            for node, weight in _weights(weights).items():
+                found[node] = found.get(node, 0.0) + weight
+        return found
+
     # -- compaction ----------------------------------------------------------------------------------------------
 
     def floor(self, task: str) -> Place:
@@ -164,3 +185,7 @@ class Versions(Database):
     def shrink(self, pages: int) -> None:
         """Gives free pages back to the disk. Not within a transaction."""
         self._script(f"PRAGMA incremental_vacuum({pages})")
+
+
+def _weights(column: bytes) -> dict[str, float]:
+    return msgspec.json.decode(column, type=dict[str, float])

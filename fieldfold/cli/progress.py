@@ -18,11 +18,13 @@ class Progress:
         what: of what, such as `contributions`.
         total: how many there are; 0 where it is not known.
         stream: where to write; a bar is drawn when it is a terminal.
+        told_every_s: where it is none, a line is written this often; None for TOLD_EVERY_S.
     """
 
-    def __init__(self, what: str, total: int, stream: TextIO) -> None:
+    def __init__(self, what: str, total: int, stream: TextIO, told_every_s: float | None = None) -> None:
         self._what, self._total, self._stream = what, total, stream
         self._bar = stream.isatty()
+        self._every_s = DRAWN_EVERY_S if self._bar else TOLD_EVERY_S if told_every_s is None else told_every_s
         self._begun_at = self._shown_at = time.monotonic()
         self._done = 0
 
@@ -41,7 +43,7 @@ class Progress:
         self._done = done
         self._total = self._total if total is None else total
         now = time.monotonic()
-        if now - self._shown_at >= (DRAWN_EVERY_S if self._bar else TOLD_EVERY_S):
+        if now - self._shown_at >= self._every_s:
             self._shown_at = now
             self._write(f"\r\033[K{self._line()}" if self._bar else f"{self._line()}\n")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import socket
 import socketserver
 import stat
@@ -36,7 +37,7 @@ class ControlServer:
     Args:
         path: where the socket is to be; a stale one is replaced, one that answers is an error.
         status: gives a frozen, JSON-able snapshot; called from the server's threads.
-        commands: name -> function of the command's arguments; raises FieldfoldError to refuse.
+        commands: name -> function of whoever asks and the command's arguments; raises FieldfoldError to refuse.
         views: name -> function of the view's arguments, which changes nothing; called as `status` is.
 
     Raises:
@@ -125,8 +126,9 @@ class _Session(socketserver.StreamRequestHandler):
         if kind == "command" and (why_not := self._why_not()):
             hint = "attach without read-only" if self.read_only else "run it as the daemon's user or as root"
             raise ControlError(why_not, hint)
+        asks = (user_name(self._peer_uid()),) if kind == "command" else ()
         try:
-            return known[name](**request.arguments)
+            return known[name](*asks, **request.arguments)
         except TypeError as error:
             raise ControlError(f"{name}: {error}") from None
 
@@ -137,6 +139,14 @@ class _Session(socketserver.StreamRequestHandler):
 
     def _send(self, answer: Answer) -> None:
         self.wfile.write(msgspec.json.encode(answer) + b"\n")
+
+
+def user_name(uid: int) -> str:
+    """A user's name, or his number where he has none here."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
 
 
 def _claim(path: Path) -> None:

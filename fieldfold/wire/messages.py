@@ -29,7 +29,7 @@ RunId = Annotated[bytes, msgspec.Meta(min_length=8, max_length=8)]
 HexRunId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}\Z")]
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}\Z")]
 Text = Annotated[str, msgspec.Meta(max_length=500)]
-RejectionCode = Literal["invalid", "stale", "ahead", "other_run", "no_model", "sequence_used", "too_many"]
+RejectionCode = Literal["invalid", "stale", "ahead", "other_run", "no_model", "sequence_used", "too_many", "excluded"]
 Sums = Annotated[tuple[float, ...], msgspec.Meta(max_length=512)]
 
 

@@ -66,7 +66,7 @@ def header(snapshot: Snapshot, room: str, width: int) -> Words:
         right.append((f"for {duration(snapshot.now - snapshot.lost_at)}", ""))
     elif status is not None:
         right += [(version_words(status), ""), link_words(status)]
-    if snapshot.rights.why_not and not snapshot.lost:
+    if snapshot.rights.why_not and status is not None and not snapshot.lost:
         right.append(("read-only", "dim"))
     while len(right) > 1 and sum(len(words) + 3 for words, _ in right) - 3 > width:
         right.pop()

@@ -162,9 +162,9 @@ def test_an_aggregator_that_ends_takes_its_half_made_backup_along(
     monkeypatch.setattr(backup_module, "SLICE_BYTES", 4096)
     monkeypatch.setattr(backup_module, "PAUSE_S", 0.01)
     folding.within(lambda: fill(folding.service._ledger, 100))
-    folding.service._desk.back_up(str(tmp_path / "backup"))
+    folding.service._desk.back_up("somebody", str(tmp_path / "backup"))
     with pytest.raises(ControlError, match="is still being made"):
-        folding.service._desk.back_up(str(tmp_path / "another"))
+        folding.service._desk.back_up("somebody", str(tmp_path / "another"))
     folding.stop()
     view = folding.service._desk.backup
     assert view is not None

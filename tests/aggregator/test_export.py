@@ -15,10 +15,10 @@ from aggregator.cli import aggregator as command
 from aggregator.fold.fedbuff import FedBuff
 from aggregator.fold.rate_corrected_fedbuff import RateCorrectedFedBuff
 from aggregator.history.export import safetensors
-from aggregator.history.replay import released
 from aggregator.ledger.ledger import Ledger
 from aggregator.ledger.records import TaskRecord
 from aggregator.model import FoldSettings, GlobalModel
+from aggregator.past import released
 from fieldfold.errors import ConfigError, StoreError
 from fieldfold.params import Vector, digest
 from fieldfold.task.bundle import Bundle

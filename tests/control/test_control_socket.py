@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pwd
 import socket
 import stat
 import threading
@@ -19,6 +21,7 @@ from fieldfold.control.server import Commands, ControlServer, _Session
 from fieldfold.errors import ConfigError, ControlError
 
 NOBODY = 65534
+ME = pwd.getpwuid(os.geteuid()).pw_name
 
 
 class State(msgspec.Struct, frozen=True):
@@ -38,15 +41,15 @@ class Daemon:
     def tail(self, after: int = 0) -> list[int]:
         return list(range(after, self.version))
 
-    def release(self, version: int) -> dict[str, int]:
+    def release(self, asks: str, version: int) -> dict[str, int | str]:
         before, self.version = self.version, version
-        return {"before": before}
+        return {"before": before, "asks": asks}
 
-    def refuse(self) -> None:
-        raise ControlError("there is nothing to do", "wait for an update")
+    def refuse(self, asks: str) -> None:
+        raise ControlError(f"there is nothing to do, {asks}", "wait for an update")
 
-    def say(self, text: str, *, loud: bool = False) -> str:
-        return text.upper() if loud else text
+    def say(self, asks: str, text: str, *, loud: bool = False) -> str:
+        return f"{asks}: {text.upper() if loud else text}"
 
 
 @pytest.fixture(scope="module")
@@ -85,15 +88,15 @@ def test_status(client: ControlClient, daemon: Daemon) -> None:
 
 
 def test_commands_take_arguments_and_give_results(client: ControlClient) -> None:
-    assert client.command("release", version=9) == {"before": 7}
+    assert client.command("release", version=9) == {"before": 7, "asks": ME}
     assert client.status()["version"] == 9
-    assert client.command("say", text="press\n\u00e4", loud=True) == "PRESS\n\u00c4"
+    assert client.command("say", text="press\n\u00e4", loud=True) == f"{ME}: PRESS\n\u00c4"
 
 
 def test_a_refusal_comes_with_its_reason_and_the_session_goes_on(client: ControlClient) -> None:
     with pytest.raises(ControlError) as caught:
         client.command("refuse")
-    assert (caught.value.reason, caught.value.hint) == ("there is nothing to do", "wait for an update")
+    assert (caught.value.reason, caught.value.hint) == (f"there is nothing to do, {ME}", "wait for an update")
     assert client.status()["version"] == 7
 
 
@@ -131,7 +134,7 @@ def test_a_read_only_connection_cannot_command_and_cannot_change_that(
         client.command("release", version=9)
     assert (client.status()["version"], client.view("tail", after=6), daemon.version) == (7, [6], 7)
     with ControlClient(path) as other:
-        assert other.command("release", version=9) == {"before": 7}
+        assert other.command("release", version=9) == {"before": 7, "asks": ME}
 
 
 def test_watching_shows_every_change(path: Path, client: ControlClient) -> None:

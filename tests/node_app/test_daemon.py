@@ -380,7 +380,7 @@ def test_data_that_is_not_there_is_said_before_there_is_a_task_and_looked_for_ag
         status = says(daemon, "needs attention")
         assert "readings.txt.gz matches no file" in status.detail
         (tmp_path / "readings.txt.gz").symlink_to(data_of().files[0])
-        daemon._resume()
+        daemon._resume("somebody")
         says(daemon, "waiting for a task")
         joined(beside, bundle)
         beside.next_update()

@@ -140,7 +140,7 @@ def test_back_after_a_week_it_sends_one_update_against_the_newest_version(
         link = daemon._link
         assert isinstance(link, MemoryLink)
         link.stop()
-        daemon._resume()
+        daemon._resume("somebody")
         until(daemon, lambda status: status.outbox == 1 and status.state == "waiting for a newer version")
         for _ in range(4):
             beside.release()
@@ -159,9 +159,9 @@ def test_paused_it_sends_what_waited_as_it_is(
         beside.receipt(beside.next_update())
         until(daemon, lambda status: not status.outbox)
         broker.stop()
-        daemon._resume()
+        daemon._resume("somebody")
         until(daemon, lambda status: status.outbox == 1 and status.state == "waiting for a newer version")
-        daemon._pause()
+        daemon._pause("somebody")
         broker.start()
         beside.release()
         assert beside.next_update()[1].base_version == 0

@@ -130,8 +130,9 @@ class ScriptedDaemon:
         ends = {"log_end": self.log.end, "runs_end": self.runs.end, "adoptions_end": self.adoptions.end}
         return msgspec.structs.replace(self.now, **ends)
 
-    def _do(self, name: str, state: str) -> Callable[[], str]:
-        def command() -> str:
+    def _do(self, name: str, state: str) -> Callable[[str], str]:
+        def command(asks: str) -> str:
+            assert asks, "the daemon is told who it was"
             self.commanded.append(name)
             self.say(state=state)
             return state

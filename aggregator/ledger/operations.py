@@ -1,0 +1,67 @@
+"""What people asked for: who, what and when, and what it leaves in force; as rows of the ledger."""
+
+from __future__ import annotations
+
+import time
+
+from aggregator.ledger.records import Operation, TurnBack
+from aggregator.ledger.versions import Versions
+
+OPERATIONS_SHOWN = 500
+
+
+class Operations(Versions):
+    """The part of the ledger that speaks of people; all writes are within a `transaction`."""
+
+    def put_operation(self, who: str, command: str, subject: str, result: str) -> None:
+        """Notes that something was done, in the transaction in which it is."""
+        self._db.execute(
+            "INSERT INTO operation (at, who, command, subject, result) VALUES (?, ?, ?, ?, ?)",
+            (time.time(), who, command, subject, result),
+        )
+
+    def operations(self, limit: int = OPERATIONS_SHOWN) -> list[Operation]:
+        """The newest, newest first."""
+        rows = self._rows(
+            "SELECT id, at, who, command, subject, result FROM operation ORDER BY id DESC LIMIT ?",
+            (min(limit, OPERATIONS_SHOWN),),
+        )
+        return [Operation(*row) for row in rows]
+
+    def exclude(self, node: str, who: str) -> None:
+        """Takes nothing of a node from now on."""
+        self._db.execute("INSERT OR IGNORE INTO excluded VALUES (?, ?, ?)", (node, who, time.time()))
+
+    def readmit(self, node: str) -> None:
+        """Takes a node's updates again."""
+        self._db.execute("DELETE FROM excluded WHERE node = ?", (node,))
+
+    def excluded(self) -> dict[str, str]:
+        """Node -> who has excluded it."""
+        return dict(self._rows("SELECT node, who FROM excluded ORDER BY node"))
+
+    def hold(self, contribution: int) -> None:
+        """Nothing behind this place is folded until `let_go`."""
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES ('held_at', ?)", (str(contribution),))
+
+    def let_go(self) -> None:
+        """Everything is folded as it comes."""
+        self._db.execute("DELETE FROM meta WHERE key = 'held_at'")
+
+    def held_at(self) -> int | None:
+        """Up to where the log is folded while the model is held; None while it is not."""
+        row = self._row("SELECT value FROM meta WHERE key = 'held_at'")
+        return int(row[0]) if row else None
+
+    def put_turn_back(self, turn: TurnBack) -> None:
+        """Notes that a version is an older one again."""
+        self._db.execute(
+            "INSERT INTO turn_back VALUES (?, ?, ?, ?)", (turn.task, turn.version, turn.contribution, turn.to_version)
+        )
+
+    def turns_back(self, task: str) -> list[TurnBack]:
+        """All of a task, oldest first."""
+        rows = self._rows(
+            "SELECT task, version, contribution, to_version FROM turn_back WHERE task = ? ORDER BY version", (task,)
+        )
+        return [TurnBack(*row) for row in rows]

@@ -1,0 +1,102 @@
+"""`verify` beside the work: a copy of the ledger, folded again by a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import threading
+from typing import Literal
+
+import msgspec
+
+from aggregator.ledger.backup import Backup
+from aggregator.ledger.ledger import Ledger
+from fieldfold.errors import FieldfoldError
+
+NICE = 10
+"""Taking updates goes before proving old ones."""
+_PROGRESS = re.compile(r"([\d,]+) of ([\d,]+) contributions")
+
+
+class ProofView(msgspec.Struct, frozen=True):
+    """How far a verification is.
+
+    Attributes:
+        done, total: contributions folded again, and all of the present task; 0 of 0 while the copy is made.
+        said: when it is done, what it came to; `different` names the first difference; `failed` why there is no word.
+    """
+
+    state: Literal["running", "done", "different", "failed"]
+    done: int = 0
+    total: int = 0
+    said: str = ""
+
+
+class Proof:
+    """One verification, in a thread that waits for a copy and then for a process.
+
+    Raises:
+        StoreError: when it cannot begin.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._copy = ledger.path.resolve().with_name(f"{ledger.path.name}.proof")
+        self._copy.unlink(missing_ok=True)
+        self.view = ProofView("running")
+        self._process: subprocess.Popen[str] | None = None
+        self._stopping = False
+        self._backup = Backup(ledger, self._copy)
+        self._thread = threading.Thread(target=self._run, name="proof", daemon=True)
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Until there is a word."""
+        self._thread.join()
+
+    def stop(self) -> None:
+        """Gives up, unless there is a word already."""
+        self._stopping = True
+        self._backup.stop()
+        if self._process is not None:
+            self._process.kill()
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            self._backup.wait()
+            if self._backup.view.state == "failed":
+                self.view = ProofView("failed", said=self._backup.view.trouble)
+            elif not self._stopping:
+                self._verify()
+        except (OSError, FieldfoldError) as error:
+            self.view = ProofView("failed", said=str(error))
+        finally:
+            with contextlib.suppress(OSError):
+                self._copy.unlink(missing_ok=True)
+
+    def _verify(self) -> None:
+        program = "from fieldfold.cli.main import main; main()"
+        command = [sys.executable, "-c", program, "aggregator", "verify", "--ledger", str(self._copy), "--progress"]
+        with subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            preexec_fn=lambda: os.nice(NICE),  # noqa: PLW1509 - only lowers the priority
+        ) as self._process:
+            last = ""
+            for line in self._process.stderr or ():
+                last = line.strip()
+                if found := _PROGRESS.search(line):
+                    done, total = (int(each.replace(",", "")) for each in found.groups())
+                    self.view = msgspec.structs.replace(self.view, done=done, total=total)
+            said = (self._process.stdout.read() if self._process.stdout else "").strip()
+        code = self._process.returncode
+        if code in (0, 1) and said:
+            self.view = msgspec.structs.replace(self.view, state="different" if code else "done", said=said)
+        else:
+            self.view = ProofView("failed", said=last or f"the verification ended with {code}")
