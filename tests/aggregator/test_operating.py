@@ -174,9 +174,9 @@ def test_one_node_is_asked_to_pause_over_the_broker(
 
 def test_a_read_only_connection_changes_nothing(client: ControlClient) -> None:
     client.attach(read_only=True)
-    for command in ("pause", "release", "roll_back", "exclude", "verify"):
+    for name in ("pause", "release", "roll_back", "exclude", "verify"):
         with pytest.raises(ControlError, match="this connection is read-only"):
-            client.command(command)
+            client.command(name)
     assert operations(client) == []
 
 

@@ -41,7 +41,7 @@ def verified(path: Path) -> audit.Finding:
     return finding
 
 
-@pytest.fixture(params=METHODS.values(), ids=METHODS)
+@pytest.fixture(params=list(METHODS.values()), ids=list(METHODS))
 def plant(request: pytest.FixtureRequest, tmp_path: Path) -> Plant:
     """Has lived for a while."""
     plant = Plant(tmp_path / "ledger.sqlite", request.param)
