@@ -7,28 +7,18 @@ from typing import Any, ClassVar, TypeAlias
 
 from textual import events, on
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
 from textual.containers import Vertical
-from textual.widgets import Input, OptionList, Static
-from textual.widgets.option_list import Option
+from textual.message import Message
+from textual.widgets import Input, Static
 
-from fieldfold.terminal.pane import content
+from fieldfold.terminal.items import Items
 from fieldfold.terminal.reading import Reading
 from fieldfold.terminal.words import Line, text
 
 Rows: TypeAlias = Callable[[Any, int], Sequence[Line]]
 """(snapshot, columns) -> one line an item."""
-
-
-class Items(OptionList):
-    """Moves by arrows and by j and k."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("j", "cursor_down", show=False),
-        Binding("k", "cursor_up", show=False),
-        Binding("g", "first", show=False),
-        Binding("G", "last", show=False),
-    ]
+Keys: TypeAlias = Callable[[Any], Sequence[str]]
+"""snapshot -> what each item is, in the order of the rows."""
 
 
 class Listing(Vertical):
@@ -39,32 +29,47 @@ class Listing(Vertical):
         rows: pure.
         empty: what is said where there are none.
         follow: whether the newest row is last, and stays in sight until a person moves away from it.
+        keys: pure; where it is given, the highlighted item stays highlighted wherever it goes, and enter says which
+            one was chosen. Without it enter shows the whole row.
     """
 
     DEFAULT_CSS: ClassVar[str] = """
     Listing { height: 1fr; border-top: solid $panel; }
     Listing .heading { height: 1; padding: 0 1; text-style: bold; color: $primary; }
-    Listing Items { height: 1fr; border: none; padding: 0; background: $background; scrollbar-size-vertical: 1; }
-    Listing Items:focus { border: none; }
-    Listing Items > .option-list--option { padding: 0 1; }
-    Listing Items:ansi > .option-list--option-highlighted { text-style: reverse; }
+    Listing Items { height: 1fr; }
     Listing Input { display: none; height: 1; border: none; padding: 0 1; }
     Listing.filtering Input { display: block; }
     """
 
-    def __init__(self, heading: Callable[[int], str], rows: Rows, *, empty: str, follow: bool = False) -> None:
+    class Chosen(Message):
+        """A person wants to see an item."""
+
+        def __init__(self, key: str) -> None:
+            super().__init__()
+            self.key = key
+
+    def __init__(
+        self,
+        heading: Callable[[int], str],
+        rows: Rows,
+        *,
+        empty: str,
+        follow: bool = False,
+        keys: Keys | None = None,
+    ) -> None:
         super().__init__()
-        self._heading, self._rows, self._empty = heading, rows, empty
+        self._heading, self._rows, self._empty, self._keys = heading, rows, empty, keys
         self.follows = follow
         self._snapshot: Any = None
         self._shown: tuple[Line, ...] = ()
-        self._drawn: tuple[tuple[Line, ...], str] | None = None
+        self._known: tuple[str, ...] = ()
+        self._drawn: tuple[object, ...] | None = None
         self._filter = ""
 
     def compose(self) -> ComposeResult:
         """A heading, the rows, and a line to filter by."""
         yield Static("", classes="heading", markup=False)
-        yield Items(markup=False)
+        yield Items()
         yield Input(compact=True, id="filter")
 
     @property
@@ -76,33 +81,33 @@ class Listing(Vertical):
         self.show(self._snapshot)
 
     def show(self, snapshot: Any) -> None:
-        """Draws what is different; the highlighted row stays highlighted where it stands."""
+        """Draws what is different; the highlighted item stays highlighted."""
         self._snapshot = snapshot
         width = self.size.width - 3  # padding on both sides, and the scroll bar
         if snapshot is None or width < 1:
             return
-        sought = self._filter.lower()
-        rows = tuple(row for row in self._rows(snapshot, width) if sought in text(row).lower())
-        if (rows, sought) == self._drawn:
+        rows, known = self._sought(tuple(self._rows(snapshot, width)), snapshot)
+        heading = self._heading(width)
+        if (rows, known, heading, self._filter) == self._drawn:
             return
-        self._drawn = (rows, sought)
-        self.query_one(".heading", Static).update(self._heading(width))
-        place = self._items.highlighted
-        fresh = rows[len(self._shown) :]
-        if self._shown and fresh and rows[: len(self._shown)] == self._shown:
-            self._items.add_options(self._options(fresh))
-        else:
-            empty = f"nothing with {self._filter!r} in it" if self._filter else self._empty
-            self._items.set_options(self._options(rows) or [Option(empty, disabled=True)])
-        self._shown = rows
-        if rows and self.follows:
-            self._items.highlighted = len(rows) - 1
-        elif rows:
-            self._items.highlighted = min(place or 0, len(rows) - 1)
+        current, place = self.key, self._items.highlighted
+        self._drawn, self._shown, self._known = (rows, known, heading, self._filter), rows, known
+        self.query_one(".heading", Static).update(heading)
+        if self.follows:
+            place = len(rows) - 1
+        elif current in known:
+            place = known.index(current)
+        empty = f"nothing with {self._filter!r} in it" if self._filter else self._empty
+        self._items.put(rows, max(0, min(place or 0, len(rows) - 1)), empty)
 
-    def _options(self, rows: Sequence[Line]) -> list[Option]:
-        ascii_only = self.app.has_class("-ascii")
-        return [Option(content((row,), ascii_only=ascii_only)) for row in rows]
+    def _sought(self, rows: tuple[Line, ...], snapshot: Any) -> tuple[tuple[Line, ...], tuple[str, ...]]:
+        """The rows that have what is looked for, and what they are."""
+        known = tuple(self._keys(snapshot)) if self._keys is not None else ()
+        sought = self._filter.lower()
+        if not sought:
+            return rows, known
+        places = [place for place, row in enumerate(rows) if sought in text(row).lower()]
+        return tuple(rows[place] for place in places), tuple(known[place] for place in places) if known else ()
 
     # -- what a person does --
 
@@ -114,14 +119,20 @@ class Listing(Vertical):
     def follow(self) -> None:
         """Goes to the newest row and stays there, or stays where it is."""
         self.follows = not self.follows
-        if self.follows and self._shown:
-            self._items.highlighted = len(self._shown) - 1
+        if self.follows:
+            self._items.go(len(self._shown) - 1)
 
     @property
     def current(self) -> str:
         """The highlighted row."""
         place = self._items.highlighted
         return text(self._shown[place]).strip() if place is not None and place < len(self._shown) else ""
+
+    @property
+    def key(self) -> str:
+        """What the highlighted item is; empty where there is none."""
+        place = self._items.highlighted
+        return self._known[place] if place is not None and place < len(self._known) else ""
 
     @on(Input.Changed)
     def _filter_changed(self, event: Input.Changed) -> None:
@@ -136,18 +147,24 @@ class Listing(Vertical):
         self.set_class(bool(self._filter), "filtering")
 
     def on_key(self, event: events.Key) -> None:
-        """Escape shows all rows again; moving up ends following."""
+        """Escape shows all rows again."""
         if event.key == "escape" and self.has_class("filtering"):
             event.stop()
             self.query_one(Input).value = ""
             self.remove_class("filtering")
             self._items.focus()
-        elif event.key in {"up", "k", "pageup", "home", "g"}:
-            self.follows = False
 
-    @on(OptionList.OptionSelected)
-    def _read(self, event: OptionList.OptionSelected) -> None:
-        """Enter shows the whole row."""
+    @on(Items.Moved)
+    def _moved(self, event: Items.Moved) -> None:
+        """Whoever looks back does not want to be taken away from there."""
         event.stop()
-        if current := self.current:
+        self.follows = self.follows and self._items.highlighted == len(self._shown) - 1
+
+    @on(Items.Chosen)
+    def _read(self, event: Items.Chosen) -> None:
+        """Says which item it is, or shows the whole row."""
+        event.stop()
+        if self._keys is not None:
+            self.post_message(self.Chosen(self.key))
+        elif current := self.current:
             self.app.push_screen(Reading("", current))

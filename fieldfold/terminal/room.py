@@ -12,7 +12,8 @@ from textual.containers import Container
 from textual.message import Message
 from textual.screen import Screen
 
-from fieldfold.terminal.listing import Items, Listing
+from fieldfold.terminal.items import Items
+from fieldfold.terminal.listing import Listing
 from fieldfold.terminal.pane import Pane, View
 from fieldfold.terminal.reading import Reading
 from fieldfold.terminal.words import Words
@@ -22,12 +23,15 @@ class Room(Screen[None]):
     """What it shows comes in by `show`; it holds no connection and asks nobody.
 
     Attributes:
-        NAME: of the screen, as the footer says it.
+        NAME: of the screen, as the footer says it; ROOM: as the app calls it.
+        HAS_LIST: whether there is something to find in.
         WANTS: views that the daemon is asked for while the screen is open.
         ABOUT: what the screen shows and what its words mean, for its help.
     """
 
     NAME: ClassVar[str]
+    ROOM: ClassVar[str]
+    HAS_LIST: ClassVar[bool] = True
     WANTS: ClassVar[frozenset[str]] = frozenset()
     ABOUT: ClassVar[str] = ""
     AUTO_FOCUS: ClassVar[str | None] = "Items"
@@ -121,8 +125,12 @@ class Room(Screen[None]):
             self.app.copy_to_clipboard(copied)
             self.notify("copied")
 
-    def open_help(self, keys: str) -> None:
+    @abstractmethod
+    def action_help(self) -> None:
         """What the screen shows, and all keys."""
+
+    def open_help(self, keys: str) -> None:
+        """Shows both."""
         self.app.push_screen(Reading(f"Help: {self.NAME}", f"{self.ABOUT}\n\n{keys}"))
 
 

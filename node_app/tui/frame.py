@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from fieldfold.cli.figures import duration, number
+from fieldfold.terminal import frame
 from fieldfold.terminal.words import Piece, Role, Words, fit, foreign, line, text, wrapped
 from node_app.status import NodeStatus
 from node_app.tui.alerts import alerts
@@ -20,7 +21,6 @@ ROOMS: Final = {
 }
 """Screen -> its key and its name."""
 NARROW: Final = 60
-LEAST_LEFT: Final = 12
 KEYS: Final = """\
 o d t m n l    Overview, Data, Training, Model, Network, Log
 tab, right     the next screen; shift+tab, left or h: the one before
@@ -68,17 +68,8 @@ def header(snapshot: Snapshot, room: str, width: int) -> Words:
         right += [(version_words(status), ""), link_words(status)]
     if snapshot.rights.why_not and status is not None and not snapshot.lost:
         right.append(("read-only", "dim"))
-    while len(right) > 1 and sum(len(words) + 3 for words, _ in right) - 3 > width:
-        right.pop()
-    right_width = sum(len(words) for words, _ in right) + 3 * (len(right) - 1)
     name = foreign(status.node) if status else "no node"
-    room_width = max(0, width - right_width - 2)
-    left = fit(f"fieldfold  {name}  {ROOMS[room][1]}", room_width) if room_width >= LEAST_LEFT else ""
-    gap = " " * max(1, width - len(left) - right_width)
-    pieces: list[str | Piece] = [left, gap]
-    for position, piece in enumerate(right):
-        pieces += ["   " if position else "", piece]
-    return (line(*pieces),)
+    return frame.header(f"fieldfold  {name}  {ROOMS[room][1]}", right, width)
 
 
 def pause_words(snapshot: Snapshot) -> str:
@@ -95,13 +86,7 @@ def keys(snapshot: Snapshot, room: str, width: int, *, has_list: bool) -> Words:
         possible.append(("p", words))
     if width >= NARROW and has_list:
         possible.append(("/", "Find"))
-    possible += [("?", "Help"), ("q", "Quit")]
-    while sum(len(key) + len(words) + 3 for key, words in possible) > width + 2 and len(possible) > 1:
-        possible.pop(-1 if possible[-1][0] == "q" else -2)
-    pieces: list[str | Piece] = []
-    for position, (key, words) in enumerate(possible):
-        pieces += ["  " if position else "", (key, "key"), f" {words}"]
-    return (line(*pieces),)
+    return frame.keys(possible, width)
 
 
 def brief(snapshot: Snapshot, width: int, height: int) -> Words:

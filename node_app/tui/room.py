@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from fieldfold.terminal.room import Room
 from fieldfold.terminal.words import Words
 from node_app.tui import frame
@@ -11,15 +9,7 @@ from node_app.tui.snapshot import Snapshot
 
 
 class NodeRoom(Room):
-    """One screen of the node.
-
-    Attributes:
-        ROOM: its name in frame.ROOMS.
-        HAS_LIST: whether there is something to find in.
-    """
-
-    ROOM: ClassVar[str]
-    HAS_LIST: ClassVar[bool] = True
+    """One screen of the node; its ROOM is a name in frame.ROOMS."""
 
     def header(self, snapshot: Snapshot, width: int, height: int) -> Words:  # noqa: ARG002 - a view's signature
         """Who, where, and how it is."""

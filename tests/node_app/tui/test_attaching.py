@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from node_app.tui.attachment import Attachment
+from fieldfold.terminal.attachment import Attachment
+from node_app.tui.reader import NodeReader
 from node_app.tui.snapshot import Snapshot
 from tests.node_app.process import NodeProcess
 from tests.node_app.tui.scripted import PATIENCE_S, ScriptedDaemon
@@ -119,7 +120,15 @@ def test_a_daemon_of_another_version_is_named(daemon: ScriptedDaemon) -> None:
     told: list[Snapshot] = []
     daemon.status = lambda: {"state": "learning"}  # type: ignore[method-assign, assignment, return-value]
     with daemon.up():
-        attachment = Attachment(daemon.path, read_only=True, tell=told.append, answer=print, every_s=0.01)
+        attachment = Attachment(
+            daemon.path,
+            reader=NodeReader(),
+            empty=Snapshot(),
+            read_only=True,
+            tell=told.append,
+            answer=print,
+            every_s=0.01,
+        )
         attachment.start()
         while not told:
             pass

@@ -13,7 +13,7 @@ from textual.widgets import Input
 
 from fieldfold.logs import Entry
 from fieldfold.terminal import themes
-from fieldfold.terminal.listing import Items
+from fieldfold.terminal.items import Items
 from fieldfold.terminal.pane import Pane
 from fieldfold.terminal.reading import Question, Reading
 from node_app.tui.app import NodeApp
