@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -15,8 +15,13 @@ from aggregator.operating_cli import COMMANDS
 from fieldfold import logs
 from fieldfold.cli.figures import number, plain, size
 from fieldfold.control.client import ControlClient
-from fieldfold.control.protocol import default_socket
+from fieldfold.control.protocol import running_socket
 from fieldfold.service import end_on_signals
+from fieldfold.terminal import opening
+from fieldfold.terminal.glyphs import Glyphs
+
+if TYPE_CHECKING:
+    from aggregator.tui.app import FleetApp
 
 
 @click.group()
@@ -62,12 +67,27 @@ def run(config_path: Path, log_level: str, log_format: logs.Format, *, take_over
 @click.option("--json", "as_json", is_flag=True, help="everything, as one JSON object")
 def status(socket: Path | None, *, as_json: bool) -> None:
     """Say how the federation is doing."""
-    with ControlClient(socket or default_socket("aggregator")) as client:
+    with ControlClient(socket or running_socket("aggregator")) as client:
         answer = client.status()
     if as_json:
         sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
     else:
         sys.stdout.write("\n".join(lines(answer)) + "\n")
+
+
+@aggregator.command()
+@click.option("--socket", type=click.Path(path_type=Path), help="control socket of the running aggregator")
+@opening.options
+def tui(socket: Path | None, theme: str | None, glyphs: Glyphs | None, *, read_only: bool) -> None:
+    """The screens of the fleet whose aggregator runs here; leaving them changes nothing."""
+    where = socket or running_socket("aggregator")
+
+    def load() -> type[FleetApp]:
+        from aggregator.tui.app import FleetApp  # noqa: PLC0415 - an aggregator need not have textual
+
+        return FleetApp
+
+    opening.show(load, where, "fieldfold aggregator status --json", theme=theme, glyphs=glyphs, read_only=read_only)
 
 
 def lines(status: dict[str, Any]) -> list[str]:

@@ -12,10 +12,11 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from aggregator.federation import Federation
-from aggregator.ledger.backup import Backup, BackupView
+from aggregator.ledger.backup import Backup
 from aggregator.ledger.ledger import Ledger
-from aggregator.proof import Proof, ProofView
+from aggregator.proof import Proof
 from aggregator.reception import Reception
+from aggregator.records import BackupView, ProofView
 from aggregator.status import Tally
 from fieldfold.control.server import Commands
 from fieldfold.errors import BundleError, ControlError, FieldfoldError

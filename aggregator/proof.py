@@ -8,31 +8,17 @@ import re
 import subprocess
 import sys
 import threading
-from typing import Literal
 
 import msgspec
 
 from aggregator.ledger.backup import Backup
 from aggregator.ledger.ledger import Ledger
+from aggregator.records import ProofView
 from fieldfold.errors import FieldfoldError
 
 NICE = 10
 """Taking updates goes before proving old ones."""
 _PROGRESS = re.compile(r"([\d,]+) of ([\d,]+) contributions")
-
-
-class ProofView(msgspec.Struct, frozen=True):
-    """How far a verification is.
-
-    Attributes:
-        done, total: contributions folded again, and all of the present task; 0 of 0 while the copy is made.
-        said: when it is done, what it came to; `different` names the first difference; `failed` why there is no word.
-    """
-
-    state: Literal["running", "done", "different", "failed"]
-    done: int = 0
-    total: int = 0
-    said: str = ""
 
 
 class Proof:

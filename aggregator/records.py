@@ -1,8 +1,12 @@
-"""What a view of the aggregator shows of its past: frozen, small, for people."""
+"""What a view of the aggregator shows: frozen, for people and for programs that ask."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
+
+from fieldfold.wire.messages import NodePresence
 
 
 class Released(msgspec.Struct, frozen=True):
@@ -39,3 +43,96 @@ class Taken(msgspec.Struct, frozen=True):
     accepted: bool
     code: str
     reason: str
+
+
+class BackupView(msgspec.Struct, frozen=True):
+    """How far a backup is; `trouble` says why it failed."""
+
+    path: str
+    state: Literal["running", "done", "failed"]
+    done_bytes: int = 0
+    size_bytes: int = 0
+    trouble: str = ""
+
+
+class ProofView(msgspec.Struct, frozen=True):
+    """How far a verification is.
+
+    Attributes:
+        done, total: contributions folded again, and all of the present task; 0 of 0 while the copy is made.
+        said: when it is done, what it came to; `different` names the first difference; `failed` why there is no word.
+    """
+
+    state: Literal["running", "done", "different", "failed"]
+    done: int = 0
+    total: int = 0
+    said: str = ""
+
+
+class NodeView(msgspec.Struct, frozen=True):
+    """What the aggregator knows of one node.
+
+    Attributes:
+        presence: what the node says of itself.
+        pace_s: usual time between two of its accepted updates; None before the second since the program's start.
+        excluded_by: who has excluded it; empty where nobody has.
+    """
+
+    node: str
+    presence: NodePresence | None
+    accepted: int
+    rejected: int
+    bytes_on_wire: int
+    last_update_age_s: float | None
+    last_reason: str
+    pace_s: float | None
+    excluded_by: str
+
+
+class AggregatorStatus(msgspec.Struct, frozen=True):
+    """All numbers are since the ledger began, unless they say otherwise.
+
+    Attributes:
+        state: `waiting for a task`, `waiting for statistics`, `folding`, `paused`, `storage full`.
+        term: in which it keeps the federation; 0 while it does not know that nobody else does.
+        score: newest held-out score with its version.
+        better: `lower` or `higher`: which score is; empty before there is a task.
+        evaluation_trouble: why there are no scores, where some are wanted.
+        staleness_median, staleness_max: over the newest accepted updates.
+        reasons: rejected and deferred updates since the start of the program, by the receipt's code.
+        bytes_received: update messages as they came over the wire (before a restart: without repeats).
+        bytes_published: model and task as they were handed to the broker.
+        float32_bytes: what the accepted updates would have been uncompressed.
+        backup, proof: the newest copy and the newest verification of the ledger since the start of the program.
+    """
+
+    state: str
+    detail: str
+    federation: str
+    connected: bool
+    link: str
+    term: int
+    task: str
+    task_digest: str
+    version: int | None
+    score: float | None
+    score_version: int | None
+    evaluation_trouble: str
+    metric: str
+    better: str
+    statistics_from: int
+    nodes_online: int
+    nodes_known: int
+    accepted: int
+    rejected: int
+    malformed: int
+    reasons: dict[str, int]
+    staleness_median: float
+    staleness_max: int
+    bytes_received: int
+    bytes_published: int
+    float32_bytes: int
+    backup: BackupView | None
+    proof: ProofView | None
+    nodes: tuple[NodeView, ...]
+    uptime_s: float

@@ -22,7 +22,8 @@ from aggregator.ledger.ledger import Ledger
 from aggregator.ledger.retention import Retention
 from aggregator.publisher import Publisher
 from aggregator.reception import Answer, Reception
-from aggregator.status import AggregatorStatus, Tally, describe, presence, progress_line
+from aggregator.records import AggregatorStatus
+from aggregator.status import Tally, describe, presence, progress_line
 from aggregator.views import Views
 from fieldfold.control.protocol import default_socket
 from fieldfold.control.server import ControlServer

@@ -1,4 +1,4 @@
-"""One frozen picture of the aggregator: all that a screen or a probe may show."""
+"""Running counts of the federation, and the one frozen picture that is made of them and all else."""
 
 from __future__ import annotations
 
@@ -8,85 +8,15 @@ import statistics
 import time
 from collections.abc import Mapping
 
-import msgspec
-
 import fieldfold
 from aggregator.federation import Federation
-from aggregator.ledger.backup import BackupView
 from aggregator.ledger.records import Decision
-from aggregator.proof import ProofView
+from aggregator.records import AggregatorStatus, BackupView, NodeView, ProofView
 from fieldfold.wire.messages import AggregatorPresence, NodePresence
 
 BYTES_PER_PARAMETER = 4
 RECENT_STALENESS = 10_000
 PACE_GAIN = 0.2
-
-
-class NodeView(msgspec.Struct, frozen=True):
-    """What the aggregator knows of one node.
-
-    Attributes:
-        presence: what the node says of itself.
-        pace_s: usual time between two of its accepted updates; None before the second since the program's start.
-        excluded_by: who has excluded it; empty where nobody has.
-    """
-
-    node: str
-    presence: NodePresence | None
-    accepted: int
-    rejected: int
-    bytes_on_wire: int
-    last_update_age_s: float | None
-    last_reason: str
-    pace_s: float | None
-    excluded_by: str
-
-
-class AggregatorStatus(msgspec.Struct, frozen=True):
-    """All numbers are since the ledger began, unless they say otherwise.
-
-    Attributes:
-        state: `waiting for a task`, `waiting for statistics`, `folding`, `paused`, `storage full`.
-        term: in which it keeps the federation; 0 while it does not know that nobody else does.
-        score: newest held-out score with its version.
-        evaluation_trouble: why there are no scores, where some are wanted.
-        staleness_median, staleness_max: over the newest accepted updates.
-        reasons: rejected and deferred updates since the start of the program, by the receipt's code.
-        bytes_received: update messages as they came over the wire (before a restart: without repeats).
-        bytes_published: model and task as they were handed to the broker.
-        float32_bytes: what the accepted updates would have been uncompressed.
-        backup, proof: the newest copy and the newest verification of the ledger since the start of the program.
-    """
-
-    state: str
-    detail: str
-    federation: str
-    connected: bool
-    link: str
-    term: int
-    task: str
-    task_digest: str
-    version: int | None
-    score: float | None
-    score_version: int | None
-    evaluation_trouble: str
-    metric: str
-    statistics_from: int
-    nodes_online: int
-    nodes_known: int
-    accepted: int
-    rejected: int
-    malformed: int
-    reasons: dict[str, int]
-    staleness_median: float
-    staleness_max: int
-    bytes_received: int
-    bytes_published: int
-    float32_bytes: int
-    backup: BackupView | None
-    proof: ProofView | None
-    nodes: tuple[NodeView, ...]
-    uptime_s: float
 
 
 class NodeTally:
@@ -239,6 +169,7 @@ def describe(  # noqa: PLR0913 - the picture has as many sources
         score_version=score_version,
         evaluation_trouble=evaluation_trouble,
         metric=bundle.manifest.metrics[0].name if bundle else "",
+        better=bundle.manifest.metrics[0].better if bundle else "",
         statistics_from=federation.statistics_from,
         nodes_online=tally.online,
         nodes_known=len(tally.nodes),

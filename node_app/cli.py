@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -15,18 +15,19 @@ from fieldfold import logs
 from fieldfold.cli.figures import number, plain, size
 from fieldfold.control.client import ControlClient
 from fieldfold.control.protocol import running_socket
-from fieldfold.errors import ConfigError
 from fieldfold.service import end_on_signals, leave
+from fieldfold.terminal import opening
 from fieldfold.terminal.glyphs import Glyphs
+
+if TYPE_CHECKING:
+    from node_app.tui.app import NodeApp
 
 _SOCKET = click.option("--socket", type=click.Path(path_type=Path), help="control socket of the running daemon")
 
 
 @click.group(invoke_without_command=True)
 @_SOCKET
-@click.option("--read-only", is_flag=True, help="look only: the daemon refuses this connection every command")
-@click.option("--theme", type=click.Choice(["dark", "light", "16"]), help="colours; 16 are the terminal's own")
-@click.option("--glyphs", type=click.Choice(["braille", "block", "ascii"]), help="what curves are drawn with")
+@opening.options
 @click.pass_context
 def node(
     context: click.Context, socket: Path | None, theme: str | None, glyphs: Glyphs | None, *, read_only: bool
@@ -36,7 +37,8 @@ def node(
     Without a subcommand, the screens of the daemon that runs here; leaving them changes nothing.
     """
     if context.invoked_subcommand is None:
-        _open_screens(socket or running_socket("node"), theme, glyphs, read_only=read_only)
+        where = socket or running_socket("node")
+        opening.show(_app, where, "fieldfold node status --watch", theme=theme, glyphs=glyphs, read_only=read_only)
     elif socket is not None or read_only or theme or glyphs:
         raise click.UsageError(f"these options are for the screens; give them after {context.invoked_subcommand}")
 
@@ -111,29 +113,10 @@ def _command(socket: Path | None, name: str) -> None:
         sys.stdout.write(f"{client.command(name)}\n")
 
 
-def _open_screens(socket: Path, theme: str | None, glyphs: Glyphs | None, *, read_only: bool) -> None:
-    """Refuses in one line where there is no daemon, no terminal or no textual; later the daemon may come and go."""
-    with ControlClient(socket) as client:
-        client.attach(read_only=True)
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise ConfigError("the screens need a terminal", "in a script: fieldfold node status --json")
-    try:
-        from node_app.tui.app import NodeApp  # noqa: PLC0415 - a gateway need not have textual
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] != "textual":
-            raise
-        raise ConfigError(
-            "the screens need the package textual", "pip install 'fieldfold[tui]', or: fieldfold node status --watch"
-        ) from None
-    from fieldfold.terminal import glyphs as drawing  # noqa: PLC0415
-    from fieldfold.terminal import themes  # noqa: PLC0415
+def _app() -> type[NodeApp]:
+    from node_app.tui.app import NodeApp  # noqa: PLC0415 - a gateway need not have textual
 
-    NodeApp(
-        socket,
-        read_only=read_only,
-        theme=theme or themes.suited(os.environ),
-        glyphs=glyphs or drawing.suited(os.environ, sys.stdout.encoding),
-    ).run()
+    return NodeApp
 
 
 def lines(status: dict[str, Any]) -> list[str]:

@@ -10,28 +10,18 @@ import sqlite3
 import threading
 import time
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
 from aggregator.ledger.database import LOCK_WAIT_S
 from aggregator.ledger.ledger import Ledger
+from aggregator.records import BackupView
 from fieldfold.errors import FieldfoldError, StoreError
 
 SLICE_BYTES = 1 << 20
 """Copied at a time; between two slices intake goes on."""
 PAUSE_S = 0.001
 """After each slice, so that whoever waits for the ledger gets it: a lock is not handed over by itself."""
-
-
-class BackupView(msgspec.Struct, frozen=True):
-    """How far a backup is; `trouble` says why it failed."""
-
-    path: str
-    state: Literal["running", "done", "failed"]
-    done_bytes: int = 0
-    size_bytes: int = 0
-    trouble: str = ""
 
 
 class _StoppedError(Exception):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import msgspec
-
 from fieldfold.cli.figures import duration
-from fieldfold.terminal.words import Line, Piece, Words, foreign, line, wrapped
+from fieldfold.terminal import needs
+from fieldfold.terminal.needs import Alert
+from fieldfold.terminal.words import Words, foreign
 from node_app.tui.snapshot import Snapshot
 
 DROPPED_SHARE = 0.01
@@ -20,19 +20,6 @@ OTHER_SERIES = "series of other gateways"
 FULL_OUTBOX = 8
 
 
-class Alert(msgspec.Struct, frozen=True):
-    """One thing.
-
-    Attributes:
-        key: of the screen that shows more.
-        urgent: nothing is learned, or nothing arrives, until it is seen to.
-    """
-
-    words: str
-    key: str
-    urgent: bool = False
-
-
 def alerts(snapshot: Snapshot) -> list[Alert]:
     """The urgent first."""
     found = [*_of_the_daemon(snapshot), *_of_the_link(snapshot), *_of_the_data(snapshot), *_of_the_model(snapshot)]
@@ -40,23 +27,8 @@ def alerts(snapshot: Snapshot) -> list[Alert]:
 
 
 def shown(snapshot: Snapshot, width: int, height: int) -> Words:
-    """The alerts as lines; what does not fit is counted."""
-    found = alerts(snapshot)
-    if not found:
-        return (line(("nothing", "good")),) if snapshot.status else ()
-    lines: list[Line] = []
-    begins: list[int] = []
-    for alert in found:
-        mark: Piece = ("! ", "bad" if alert.urgent else "warn")
-        body = wrapped(alert.words, width - 6)
-        if lines and len(lines) + len(body) > height:
-            left = len(found) - sum(at < height - 1 for at in begins)
-            return (*lines[: height - 1], line((f"  and {left} more", "warn")))
-        begins.append(len(lines))
-        for index, each in enumerate(body):
-            key: Piece = (f"   {alert.key}", "key") if index == 0 else ("", "")
-            lines.append(line(mark if index == 0 else "  ", each.ljust(width - 6), key))
-    return tuple(lines[: max(1, height)])
+    """The alerts as lines."""
+    return needs.lines(alerts(snapshot), width, height, calm=snapshot.status is not None)
 
 
 def _of_the_daemon(snapshot: Snapshot) -> Iterator[Alert]:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from aggregator.config import AggregatorConfig
+from aggregator.records import AggregatorStatus
 from aggregator.service import Service
-from aggregator.status import AggregatorStatus
 from fieldfold.link.memory import MemoryBroker, MemoryLink
 from fieldfold.link.session import Received
 from fieldfold.params import Vector

@@ -1,0 +1,1 @@
+"""Nodes: the whole fleet, one node a row."""

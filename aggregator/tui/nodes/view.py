@@ -1,0 +1,157 @@
+"""The panes of the fleet, and its nodes as rows. Pure."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from aggregator.records import NodeView
+from aggregator.tui.orders import Order
+from aggregator.tui.snapshot import Snapshot
+from fieldfold.cli.figures import duration, number, size
+from fieldfold.terminal.glyphs import curve
+from fieldfold.terminal.words import Line, Piece, Role, Words, columns, foreign, line
+
+CURVE_COLUMNS = 30
+HOUR_S = 3600.0
+SLOW_TIMES = 10.0
+WIDE = 100
+_WIDTHS: Final = (-7, -9, -6, -8, -7, -8)
+"""Version, pace, voice, accepted, refused, sent."""
+_SHORT: Final = {"needs attention": "attention!", "reading data": "reading"}
+_ROLES: Final[dict[str, Role]] = {"learning": "good", "following": "good", "attention!": "bad", "excluded": "warn"}
+
+
+def model(snapshot: Snapshot, width: int, height: int) -> Words:  # noqa: ARG001 - a view's signature
+    """How good the fleet's model is, and how fast it moves."""
+    status = snapshot.status
+    if status is None:
+        return ()
+    if not status.task:
+        return (line("no task yet: fieldfold task publish X.bundle"),)
+    scores = [each.score for each in snapshot.versions]
+    drawn = curve(scores, max(8, min(CURVE_COLUMNS, width - 46)), 1, snapshot.glyphs)[0]
+    best = best_of(snapshot)
+    said = f"   best {number(best[1])} at v{best[0]}" if best else ""
+    saved = f" (float32: {size(status.float32_bytes)})" if status.float32_bytes else ""
+    return (
+        line(f"held-out {foreign(status.metric)} ", (number(status.score), "strong"), f"  {drawn}{said}"),
+        line(
+            f"{status.accepted:,} updates accepted, {status.rejected:,} refused"
+            f"   stale {status.staleness_median:.0f}, at most {status.staleness_max}   {_releases(snapshot)}"
+        ),
+        line(f"{size(status.bytes_received)} received{saved}   {size(status.bytes_published)} published"),
+    )
+
+
+def best_of(snapshot: Snapshot) -> tuple[int, float] | None:
+    """The best of the versions shown that were evaluated, with its score."""
+    known = [(each.version, each.score) for each in snapshot.versions if each.score is not None]
+    if not known or snapshot.status is None:
+        return None
+    sign = -1 if snapshot.status.better == "higher" else 1
+    return min(known, key=lambda pair: sign * pair[1])
+
+
+def _releases(snapshot: Snapshot) -> str:
+    lately = sum(each.at > snapshot.now - HOUR_S for each in snapshot.versions)
+    return f"{lately} releases in the last hour" if lately else "no release in the last hour"
+
+
+def state_of(node: NodeView) -> str:
+    """One word or two."""
+    if node.excluded_by:
+        return "excluded"
+    if node.presence is None:
+        return "not heard"
+    state = foreign(node.presence.state, 40)
+    if state == "offline":
+        away_s = node.last_update_age_s
+        return "away" if away_s is None else f"away {duration(away_s)}"
+    return _SHORT.get(state, "waiting" if state.startswith("waiting") else state)
+
+
+def in_order(snapshot: Snapshot) -> list[NodeView]:
+    """The nodes as they are sorted: what is unusual comes first, and nodes without a value last."""
+    if snapshot.status is None:
+        return []
+    ways: dict[Order, Callable[[NodeView], Any]] = {
+        "node": lambda node: node.node,
+        "state": lambda node: (not node.excluded_by, state_of(node)),
+        "version": lambda node: _version(node) if _version(node) is not None else float("inf"),
+        "pace": lambda node: -(node.pace_s or 0.0),
+        "voice": lambda node: -snapshot.voices.get(node.node, 0.0),
+        "accepted": lambda node: -node.accepted,
+        "refused": lambda node: -node.rejected,
+        "sent": lambda node: -node.bytes_on_wire,
+        "seen": lambda node: -(float("inf") if node.last_update_age_s is None else node.last_update_age_s),
+    }
+    return sorted(snapshot.status.nodes, key=ways[snapshot.order])
+
+
+def names(snapshot: Snapshot) -> Sequence[str]:
+    """The same, as names."""
+    return [node.node for node in in_order(snapshot)]
+
+
+def heading(width: int) -> str:
+    """Above the nodes."""
+    name, state = _left(width)
+    head = columns(
+        ("node", "state", "version", "pace", "voice", "accepted", "refused", "sent"), (name, state, *_WIDTHS)
+    )
+    return head + ("  last seen  why not" if width >= WIDE else "")
+
+
+def rows(snapshot: Snapshot, width: int) -> Sequence[Line]:
+    """One node a row."""
+    name, state_width = _left(width)
+    shown = []
+    for node in in_order(snapshot):
+        state = state_of(node)
+        role: Role = _ROLES.get(state, "dim" if state.startswith(("away", "not")) else "")
+        voice = snapshot.voices.get(node.node)
+        version = _version(node)
+        cells = columns(
+            (
+                "-" if version is None else str(version),
+                "-" if node.pace_s is None else pace(node.pace_s),
+                "-" if voice is None else f"{100 * voice:.1f}%",
+                f"{node.accepted:,}",
+                f"{node.rejected:,}",
+                size(node.bytes_on_wire),
+            ),
+            _WIDTHS,
+        )
+        seen = "-" if node.last_update_age_s is None else duration(node.last_update_age_s)
+        why: Piece = (f"  {seen:>9}  {foreign(node.last_reason)}" if width >= WIDE else "", "dim")
+        left: Piece = (columns((node.node,), (name,)), "strong")
+        shown.append(line(left, " ", (columns((state,), (state_width,)), role), " ", cells, why))
+    return shown
+
+
+def pace(seconds: float) -> str:
+    """Between two updates."""
+    return f"{seconds:.1f} s" if seconds < 10 else duration(seconds)
+
+
+def slow(nodes: Sequence[NodeView]) -> list[NodeView]:
+    """Those that are many times slower than usual."""
+    paced = [node for node in nodes if node.pace_s is not None]
+    if len(paced) < 3:
+        return []
+    usual = statistics.median(node.pace_s or 0.0 for node in paced)
+    return [node for node in paced if (node.pace_s or 0.0) > SLOW_TIMES * usual > 0]
+
+
+def _version(node: NodeView) -> int | None:
+    return node.presence.version if node.presence is not None else None
+
+
+def _left(width: int) -> tuple[int, int]:
+    """Widths of name and state: what the figures leave."""
+    room = max(16, width - sum(abs(each) + 1 for each in _WIDTHS) - 1)
+    room = min(room, 40)
+    state = min(14, max(7, room * 2 // 5))
+    return room - state, state

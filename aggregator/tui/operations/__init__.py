@@ -1,0 +1,1 @@
+"""Operations: who asked for what, and what came of it."""

@@ -1,0 +1,1 @@
+"""Releases: every version, how it does on held-out data, and the way back."""
