@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 from aggregator.records import NodeView, Taken
-from aggregator.tui.nodes.view import pace, state_of
+from aggregator.tui.nodes.view import percent, short, state_of
 from aggregator.tui.snapshot import Snapshot
 from fieldfold.cli.figures import duration, number, size
 from fieldfold.terminal.words import Line, Words, columns, counted, foreign, line, wrapped
@@ -47,8 +47,8 @@ def counts(snapshot: Snapshot, width: int, height: int) -> Words:  # noqa: ARG00
     lines = [
         line((node.node, "strong"), f"   {state_of(node)}"),
         line(f"{node.accepted:,} accepted, {node.rejected:,} refused"),
-        line(f"pace {'-' if node.pace_s is None else pace(node.pace_s)}   last update {seen}"),
-        line(f"voice {'-' if voice is None else f'{100 * voice:.1f} %'}   {size(node.bytes_on_wire)} of updates"),
+        line(f"pace {short(node.pace_s)}   last update {seen}"),
+        line(f"voice {percent(voice)}   {size(node.bytes_on_wire)} of updates"),
     ]
     if node.excluded_by:
         lines.append(line((f"excluded by {foreign(node.excluded_by)}: x readmits it", "warn")))

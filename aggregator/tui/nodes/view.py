@@ -56,7 +56,7 @@ def best_of(snapshot: Snapshot) -> tuple[int, float] | None:
 
 def _releases(snapshot: Snapshot) -> str:
     lately = sum(each.at > snapshot.now - HOUR_S for each in snapshot.versions)
-    return f"{lately} releases in the last hour" if lately else "no release in the last hour"
+    return f"{lately} releases/h" if lately else "no release for an hour"
 
 
 def state_of(node: NodeView) -> str:
@@ -78,7 +78,7 @@ def in_order(snapshot: Snapshot) -> list[NodeView]:
         return []
     ways: dict[Order, Callable[[NodeView], Any]] = {
         "node": lambda node: node.node,
-        "state": lambda node: (not node.excluded_by, state_of(node)),
+        "state": _by_state,
         "version": lambda node: _version(node) if _version(node) is not None else float("inf"),
         "pace": lambda node: -(node.pace_s or 0.0),
         "voice": lambda node: -snapshot.voices.get(node.node, 0.0),
@@ -88,6 +88,13 @@ def in_order(snapshot: Snapshot) -> list[NodeView]:
         "seen": lambda node: -(float("inf") if node.last_update_age_s is None else node.last_update_age_s),
     }
     return sorted(snapshot.status.nodes, key=ways[snapshot.order])
+
+
+def _by_state(node: NodeView) -> tuple[int, str]:
+    """What a person should see to, what is out, what is away, and then the others."""
+    state = state_of(node)
+    unusual = [state == "attention!", state == "excluded", state.startswith("away"), state == "not heard"]
+    return (unusual.index(True) if any(unusual) else len(unusual), state)
 
 
 def names(snapshot: Snapshot) -> Sequence[str]:
@@ -116,24 +123,33 @@ def rows(snapshot: Snapshot, width: int) -> Sequence[Line]:
         cells = columns(
             (
                 "-" if version is None else str(version),
-                "-" if node.pace_s is None else pace(node.pace_s),
-                "-" if voice is None else f"{100 * voice:.1f}%",
+                short(node.pace_s),
+                percent(voice),
                 f"{node.accepted:,}",
                 f"{node.rejected:,}",
                 size(node.bytes_on_wire),
             ),
             _WIDTHS,
         )
-        seen = "-" if node.last_update_age_s is None else duration(node.last_update_age_s)
-        why: Piece = (f"  {seen:>9}  {foreign(node.last_reason)}" if width >= WIDE else "", "dim")
+        why: Piece = (
+            f"  {short(node.last_update_age_s):>9}  {foreign(node.last_reason)}" if width >= WIDE else "",
+            "dim",
+        )
         left: Piece = (columns((node.node,), (name,)), "strong")
         shown.append(line(left, " ", (columns((state,), (state_width,)), role), " ", cells, why))
     return shown
 
 
-def pace(seconds: float) -> str:
-    """Between two updates."""
-    return f"{seconds:.1f} s" if seconds < 10 else duration(seconds)
+def short(seconds: float | None) -> str:
+    """A time in few characters."""
+    if seconds is None:
+        return "-"
+    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s" if seconds < 60 else duration(seconds)
+
+
+def percent(share: float | None) -> str:
+    """A share in few characters."""
+    return "-" if share is None else f"{100 * share:.3g} %"
 
 
 def slow(nodes: Sequence[NodeView]) -> list[NodeView]:

@@ -16,7 +16,8 @@ from fieldfold.terminal.attachment import Attachment
 from node_app.tui.reader import NodeReader
 from node_app.tui.snapshot import Snapshot
 from tests.node_app.process import NodeProcess
-from tests.node_app.tui.scripted import PATIENCE_S, ScriptedDaemon
+from tests.node_app.tui.scripted import ScriptedDaemon
+from tests.terminal.screens import PATIENCE_S
 
 WITHOUT_TEXTUAL = """
 import sys

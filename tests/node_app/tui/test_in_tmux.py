@@ -2,60 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.broker.loop import LoopFleet
 from tests.node_app.turbofan import bundle_file
+from tests.terminal.tmux import Tmux, until
 
 NODE = "gateway-01"
-PATIENCE_S = 120.0
-
-
-def until(condition: Callable[[], bool], otherwise: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, otherwise
-        time.sleep(0.1)
-
-
-class Tmux:
-    """A terminal of 80 by 24 with one program in it, on a tmux server of its own."""
-
-    def __init__(self, socket: Path, command: str) -> None:
-        program = shutil.which("tmux")
-        if program is None:
-            pytest.fail("tmux is not installed: `make test` installs it (apt install tmux)", pytrace=False)
-        self._tmux = [program, "-S", str(socket), "-f", "/dev/null"]
-        self._run("new-session", "-d", "-x", "80", "-y", "24", command)
-
-    def _run(self, *arguments: str) -> str:
-        done = subprocess.run([*self._tmux, *arguments], capture_output=True, text=True, check=False, timeout=10)
-        return done.stdout
-
-    @property
-    def is_there(self) -> bool:
-        return bool(self._run("list-sessions"))
-
-    def press(self, key: str) -> None:
-        self._run("send-keys", key)
-
-    def reads(self, *words: str) -> str:
-        """Waits until all the words stand on the screen."""
-        deadline = time.monotonic() + PATIENCE_S
-        while not all(word in (shown := self._run("capture-pane", "-p")) for word in words):
-            assert time.monotonic() < deadline, f"{words} did not come up:\n{shown}"
-            time.sleep(0.1)
-        return shown
-
-    def end(self) -> None:
-        self._run("kill-server")
 
 
 @pytest.fixture

@@ -26,7 +26,8 @@ from node_app.tui.network import view as network
 from node_app.tui.overview import view as overview
 from node_app.tui.snapshot import Snapshot
 from node_app.tui.training import view as training
-from tests.node_app.tui.scripted import AT, LEARNING, REPORT, waiting
+from tests.node_app.tui.scripted import LEARNING, REPORT, waiting
+from tests.terminal.screens import AT
 
 MAY = Rights(may_command=True, why_not="", views=(), commands=("pause", "resume"))
 ESCAPE = "\x1b[31mred\x1b]52;c;AAAA\x07"

@@ -18,7 +18,8 @@ from fieldfold.terminal.pane import Pane
 from fieldfold.terminal.reading import Question, Reading
 from node_app.tui.app import NodeApp
 from node_app.tui.room import NodeRoom
-from tests.node_app.tui.scripted import AT, REPORT, ScriptedDaemon, attached, drive, waiting
+from tests.node_app.tui.scripted import REPORT, ScriptedDaemon, attached, waiting
+from tests.terminal.screens import AT, drive
 
 PICTURES = Path(__file__).parent / "pictures"
 SIZES = [(40, 12), (80, 24), (120, 40)]
