@@ -15,6 +15,7 @@ from fieldfold import logs
 from fieldfold.cli.figures import number, plain, size
 from fieldfold.control.client import ControlClient
 from fieldfold.control.protocol import running_socket
+from fieldfold.errors import ControlError
 from fieldfold.service import end_on_signals, leave
 from fieldfold.terminal import opening
 from fieldfold.terminal.glyphs import Glyphs
@@ -22,24 +23,35 @@ from fieldfold.terminal.glyphs import Glyphs
 if TYPE_CHECKING:
     from node_app.tui.app import NodeApp
 
+FOR_SCRIPTS = "fieldfold node status --watch"
 _SOCKET = click.option("--socket", type=click.Path(path_type=Path), help="control socket of the running daemon")
 
 
 @click.group(invoke_without_command=True)
 @_SOCKET
+@click.option(
+    "--config", "config_path", type=click.Path(path_type=Path), help="of the daemon to start where none runs"
+)
 @opening.options
 @click.pass_context
-def node(
-    context: click.Context, socket: Path | None, theme: str | None, glyphs: Glyphs | None, *, read_only: bool
+def node(  # noqa: PLR0913 - options
+    context: click.Context,
+    socket: Path | None,
+    config_path: Path | None,
+    theme: str | None,
+    glyphs: Glyphs | None,
+    *,
+    read_only: bool,
 ) -> None:
     """The daemon on every gateway: trains on its own data, sends updates, adopts the fleet's model.
 
-    Without a subcommand, the screens of the daemon that runs here; leaving them changes nothing.
+    Without a subcommand, the screens of the daemon that runs here; leaving them changes nothing. Where none runs, one
+    is started with --config, ./node.toml or /etc/fieldfold/node.toml, and goes on when the screens are left.
     """
     if context.invoked_subcommand is None:
-        where = socket or running_socket("node")
-        opening.show(_app, where, "fieldfold node status --watch", theme=theme, glyphs=glyphs, read_only=read_only)
-    elif socket is not None or read_only or theme or glyphs:
+        where = _running(socket, config_path, may_start=not read_only)
+        opening.show(_app, where, FOR_SCRIPTS, theme=theme, glyphs=glyphs, read_only=read_only)
+    elif socket is not None or config_path is not None or read_only or theme or glyphs:
         raise click.UsageError(f"these options are for the screens; give them after {context.invoked_subcommand}")
 
 
@@ -111,6 +123,32 @@ def resume(socket: Path | None) -> None:
 def _command(socket: Path | None, name: str) -> None:
     with ControlClient(socket or running_socket("node")) as client:
         sys.stdout.write(f"{client.command(name)}\n")
+
+
+def _running(socket: Path | None, given: Path | None, *, may_start: bool) -> Path:
+    """Where a daemon answers, or at least should; one is started where none does and a configuration is there."""
+    from node_app import starting  # noqa: PLC0415 - the other commands need no configuration
+
+    if socket is not None:
+        return socket
+    usual, config_path = running_socket("node"), starting.find(given)
+    if config_path is None or (given is None and _answers(usual)):
+        return usual
+    where = starting.socket_of(config_path)
+    if may_start and not _answers(where):
+        opening.require_terminal(FOR_SCRIPTS)
+        opening.loaded(_app, FOR_SCRIPTS)
+        sys.stderr.write(f"no daemon runs here: one is started with {config_path}\n")
+        starting.start(config_path)
+    return where
+
+
+def _answers(socket: Path) -> bool:
+    try:
+        ControlClient(socket).close()
+    except ControlError:
+        return False
+    return True
 
 
 def _app() -> type[NodeApp]:

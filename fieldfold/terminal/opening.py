@@ -56,14 +56,7 @@ def show(  # noqa: PLR0913 - what is shown, where, and three choices
     with ControlClient(socket) as client:
         client.attach(read_only=True)
     require_terminal(for_scripts)
-    try:
-        app = load()
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] != "textual":
-            raise
-        raise ConfigError(
-            "the screens need the package textual", f"pip install 'fieldfold[tui]', or: {for_scripts}"
-        ) from None
+    app = loaded(load, for_scripts)
     from fieldfold.terminal import themes  # noqa: PLC0415 - as load
 
     app(
@@ -82,3 +75,19 @@ def require_terminal(for_scripts: str) -> None:
     """
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise ConfigError("the screens need a terminal", f"in a script: {for_scripts.partition(' --')[0]} --json")
+
+
+def loaded(load: Callable[[], type[Any]], for_scripts: str) -> type[Any]:
+    """The app.
+
+    Raises:
+        ConfigError: when textual is not there.
+    """
+    try:
+        return load()
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "textual":
+            raise
+        raise ConfigError(
+            "the screens need the package textual", f"pip install 'fieldfold[tui]', or: {for_scripts}"
+        ) from None

@@ -15,7 +15,7 @@ from fieldfold.terminal.app import Guest
 
 AT = 1_763_900_000.0
 """Seconds since 1970: when everything in a script happened."""
-PATIENCE_S = 6.0
+PATIENCE_S = 50.0
 A = TypeVar("A", bound=Guest[Any])
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import socket
+import struct
 import subprocess
 import time
 from collections.abc import Callable
@@ -19,6 +23,15 @@ def until(condition: Callable[[], bool], otherwise: str) -> None:
     while not condition():
         assert time.monotonic() < deadline, otherwise
         time.sleep(0.1)
+
+
+def end_daemon(path: Path) -> None:
+    """Ends whoever listens there, as the kernel knows it."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.connect(str(path))
+        pid, _, _ = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        os.kill(pid, signal.SIGTERM)
+        assert client.recv(1) == b"", "it hangs up"
 
 
 class Tmux:

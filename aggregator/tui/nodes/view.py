@@ -131,12 +131,9 @@ def rows(snapshot: Snapshot, width: int) -> Sequence[Line]:
             ),
             _WIDTHS,
         )
-        why: Piece = (
-            f"  {short(node.last_update_age_s):>9}  {foreign(node.last_reason)}" if width >= WIDE else "",
-            "dim",
-        )
+        why = f"  {short(node.last_update_age_s):>9}  {foreign(node.last_reason)}" if width >= WIDE else ""
         left: Piece = (columns((node.node,), (name,)), "strong")
-        shown.append(line(left, " ", (columns((state,), (state_width,)), role), " ", cells, why))
+        shown.append(line(left, " ", (columns((state,), (state_width,)), role), " ", cells, (why, "dim")))
     return shown
 
 

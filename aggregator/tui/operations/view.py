@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from aggregator.tui.snapshot import Snapshot
 from fieldfold.terminal.words import Line, columns, foreign, line
 
-_WIDTHS = (19, 12, 12)
+_WIDTHS = (14, 10, 12)
 """Time, who, command."""
 
 
@@ -23,7 +23,7 @@ def rows(snapshot: Snapshot, width: int) -> Sequence[Line]:  # noqa: ARG001 - a 
         line(
             columns(
                 (
-                    time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(each.at)),
+                    time.strftime("%m-%d %H:%M:%S", time.localtime(each.at)),
                     foreign(each.who),
                     foreign(each.command),
                 ),

@@ -12,12 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from fieldfold.control.client import ControlClient
+from fieldfold.errors import ControlError
 from fieldfold.terminal.attachment import Attachment
+from node_app import starting
 from node_app.tui.reader import NodeReader
 from node_app.tui.snapshot import Snapshot
 from tests.node_app.process import NodeProcess
 from tests.node_app.tui.scripted import ScriptedDaemon
 from tests.terminal.screens import PATIENCE_S
+from tests.terminal.tmux import end_daemon
 
 WITHOUT_TEXTUAL = """
 import sys
@@ -28,6 +32,18 @@ class Absent:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Absent())
+"""
+CONFIG = """\
+name = "press-07"
+federation = "plant"
+state_dir = "state"
+control_socket = "node.sock"
+
+[broker]
+url = "mqtt://127.0.0.1:1"
+
+[data]
+files = ["none.txt"]
 """
 START = "from fieldfold.cli.main import main; main(sys.argv[1:])"
 
@@ -135,3 +151,40 @@ def test_a_daemon_of_another_version_is_named(daemon: ScriptedDaemon) -> None:
             pass
         attachment.stop()
     assert "is it of another version?" in told[0].lost
+
+
+def test_no_daemon_is_started_without_a_terminal_or_without_textual(tmp_path: Path) -> None:
+    config = tmp_path / "node.toml"
+    config.write_text(CONFIG, encoding="utf-8")
+    code, line = ended("--config", str(config))
+    assert (code, line.endswith("in a script: fieldfold node status --json")) == (2, True)
+    code, line = ended("--config", str(config), on_a_terminal=True)
+    assert (code, "pip install 'fieldfold[tui]'" in line) == (2, True)
+    code, line = ended("--config", str(config), "--read-only", on_a_terminal=True)
+    assert (code, "no daemon answers there" in line) == (7, True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["node.toml"], "nothing was started"
+
+
+def test_a_configuration_that_is_none_starts_nothing(tmp_path: Path) -> None:
+    code, line = ended("--config", str(tmp_path / "none.toml"), on_a_terminal=True)
+    assert code == 2
+    assert "none.toml" in line
+
+
+def test_a_daemon_that_ends_at_once_is_said_with_its_reason(tmp_path: Path) -> None:
+    config = tmp_path / "node.toml"
+    config.write_text(CONFIG.replace("mqtt:", "mqtts:"), encoding="utf-8")
+    with pytest.raises(ControlError, match="the daemon has ended: .*certificate, key not set"):
+        starting.start(config)
+    assert "certificate, key" in (tmp_path / "state" / "node.log").read_text(encoding="utf-8")
+
+
+def test_a_daemon_is_started_and_answers_before_the_screens_open(tmp_path: Path) -> None:
+    config = tmp_path / "node.toml"
+    config.write_text(CONFIG, encoding="utf-8")
+    starting.start(config)
+    try:
+        with ControlClient(starting.socket_of(config)) as client:
+            assert client.status()["node"] == "press-07"
+    finally:
+        end_daemon(starting.socket_of(config))

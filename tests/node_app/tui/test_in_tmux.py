@@ -10,7 +10,7 @@ import pytest
 
 from tests.broker.loop import LoopFleet
 from tests.node_app.turbofan import bundle_file
-from tests.terminal.tmux import Tmux, until
+from tests.terminal.tmux import Tmux, end_daemon, until
 
 NODE = "gateway-01"
 
@@ -55,3 +55,18 @@ def test_a_day_of_an_operator(fleet: LoopFleet, tmp_path: Path) -> None:
         assert fleet.node_status(NODE)["state"] == "paused", "leaving changes nothing"
     finally:
         tmux.end()
+
+
+@pytest.mark.timeout(400)
+def test_where_no_daemon_runs_one_is_started_and_goes_on_alone(fleet: LoopFleet, tmp_path: Path) -> None:
+    fleet.end(NODE)
+    config = fleet.folder / NODE / "node.toml"
+    tmux = Tmux(tmp_path / "tmux", f"{sys.executable} -m fieldfold node --config {config}")
+    try:
+        tmux.reads(NODE, "link ok", "steps/s")
+        tmux.press("q")
+        until(lambda: not tmux.is_there, "q does not leave")
+        assert fleet.node_status(NODE)["connected"], "the daemon goes on without the screens"
+    finally:
+        tmux.end()
+        end_daemon(fleet.socket(NODE))
