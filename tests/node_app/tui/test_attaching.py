@@ -174,7 +174,7 @@ def test_a_configuration_that_is_none_starts_nothing(tmp_path: Path) -> None:
 def test_a_daemon_that_ends_at_once_is_said_with_its_reason(tmp_path: Path) -> None:
     config = tmp_path / "node.toml"
     config.write_text(CONFIG.replace("mqtt:", "mqtts:"), encoding="utf-8")
-    with pytest.raises(ControlError, match="the daemon has ended: .*certificate, key not set"):
+    with pytest.raises(ControlError, match=r"the daemon has ended: .*certificate, key not set"):
         starting.start(config)
     assert "certificate, key" in (tmp_path / "state" / "node.log").read_text(encoding="utf-8")
 
