@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import msgspec
 
-from fieldfold.control.protocol import Answer, Request
+from fieldfold.control.protocol import Answer, Request, Rights
 from fieldfold.errors import ControlError
 
 
@@ -33,7 +33,7 @@ class ControlClient:
         except OSError:
             self._socket.close()
             raise ControlError(
-                f"{path}: no daemon answers there", "is it running? give --socket if it listens elsewhere"
+                f"{path}: no daemon answers there", "start it, or give --socket if it listens elsewhere"
             ) from None
         self._lines = self._socket.makefile("rb")
 
@@ -57,6 +57,18 @@ class ControlClient:
         self._send(Request(ask="watch", every_s=every_s))
         while line := self._receive():
             yield _result(line)
+
+    def attach(self, *, read_only: bool = False) -> Rights:
+        """What this connection may do; `read_only` gives up commands on it for good."""
+        return msgspec.convert(self._ask(Request(ask="attach", read_only=read_only)), Rights)
+
+    def view(self, name: str, **arguments: Any) -> Any:
+        """What the daemon shows under `name`, as plain JSON values.
+
+        Raises:
+            ControlError: with the daemon's reason when there is no such view.
+        """
+        return self._ask(Request(ask="view", view=name, arguments=arguments))
 
     def command(self, name: str, **arguments: Any) -> Any:
         """Runs a command in the daemon.
@@ -102,7 +114,10 @@ def _hung_up(error: OSError) -> ControlError:
 
 
 def _result(line: bytes) -> Any:
-    answer = msgspec.json.decode(line, type=Answer)
+    try:
+        answer = msgspec.json.decode(line, type=Answer)
+    except msgspec.DecodeError as error:
+        raise ControlError(f"the daemon's answer cannot be read: {error}", "is it of another version?") from None
     if not answer.ok:
         raise ControlError(answer.reason, answer.hint)
     return answer.result
