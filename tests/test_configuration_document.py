@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import tomllib
 import types
@@ -96,9 +97,8 @@ def tables_of(field: msgspec.structs.FieldInfo) -> Iterator[tuple[str, Structure
 
 def own_fields(structure: Structure) -> list[msgspec.structs.FieldInfo]:
     """Those that it does not have from the structure above it, which has a table of its own, or has otherwise."""
-    return [
-        field for field in msgspec.structs.fields(structure) if field.name in structure.__dict__["__annotations__"]
-    ]
+    own = inspect.get_annotations(structure)
+    return [field for field in msgspec.structs.fields(structure) if field.name in own]
 
 
 STRUCTURES = sorted(set(structures()), key=lambda each: each[0])

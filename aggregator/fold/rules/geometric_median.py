@@ -25,8 +25,8 @@ class GeometricMedian(
 ):
     """`iterations` Weiszfeld steps.
 
-    The paper finds that three or four are enough. Where a lie is a thousand times longer than the truth it takes more,
-    since each brings the result nearer by honest / lying rows only; they are cheap.
+    The paper finds that three or four are enough. Where a lie is a thousand times longer than the truth it takes
+    more, since each brings the result nearer by honest / lying rows only; they are cheap.
     """
 
     iterations: Annotated[int, msgspec.Meta(ge=1, le=100)] = 32
