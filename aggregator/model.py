@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -197,15 +197,16 @@ class GlobalModel:
         settings = msgspec.json.encode(self.settings).decode()
         ledger.put_stretch(Stretch(self.task, self.contribution, self.version, settings, fresh))
 
-    def catch_up(self, ledger: Ledger) -> Iterator[VersionRecord | None]:
+    def catch_up(self, ledger: Ledger, fresh: Sequence[Decision] = ()) -> Iterator[VersionRecord | None]:
         """Folds what the ledger holds beyond the model; gives for each contribution the version it completed, if any.
 
-        Within a transaction. Vectors are replaced, never changed, so that a shallow copy of the model stays as it is.
+        What is `fresh`, committed a moment ago, is not read from the ledger again. Within a transaction. Vectors are
+        replaced, never changed, so that a shallow copy of the model stays as it is.
 
         Raises:
             StoreError: when a version was written before, and differently.
         """
-        for decision in ledger.accepted_after(self.task, self.contribution):
+        for decision in ledger.accepted_after(self.task, self.contribution, fresh):
             record = self.absorb(decision, ledger)
             self._unsaved += 1
             if record is not None:
