@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import msgspec
 import numpy as np
 
-from aggregator.deltas import recall
+from aggregator.deltas import MOST_VECTORS, recall
+from fieldfold.codec import Delta, add_all
 from fieldfold.params import Vector
 
 
@@ -73,8 +74,13 @@ class Waiting(msgspec.Struct, frozen=True):
 def combine(buffer: tuple[Waiting, ...], num_params: int) -> Vector:
     """The sum of factor x delta over a buffer, in the buffer's order (so that a replay gives the same bits)."""
     total = np.zeros(num_params, np.float32)
+    terms: list[tuple[np.float32, Delta]] = []
     for waiting in buffer:
-        recall(waiting.payload, num_params).add_to(total, np.float32(waiting.factor))
+        terms.append((np.float32(waiting.factor), recall(waiting.payload, num_params)))
+        if sum(delta.size_bytes for _, delta in terms) >= MOST_VECTORS * total.nbytes:
+            add_all(total, terms)
+            terms = []
+    add_all(total, terms)
     return total
 
 
