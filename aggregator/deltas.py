@@ -44,5 +44,5 @@ def recall(payload: bytes, num_params: int) -> Delta:
 
 
 def _place(payload: bytes, num_params: int) -> tuple[bytes, int]:
-    """Where it is looked for; two that share it are told apart by all their bytes, which is faster than to hash them."""
+    """Where it is looked for; two that share it are told apart by all their bytes, faster than by a hash of these."""
     return payload[-_TAIL_BYTES:], num_params

@@ -79,8 +79,7 @@ class Federation:
         log.info("version %d restored, %d contributions replayed", model.version, replayed)
 
     def _new_model(self, bundle: Bundle) -> GlobalModel:
-        release = self._config.release
-        return GlobalModel(bundle, FoldSettings(self._config.fold, release.profile), release.snapshot_every)
+        return GlobalModel(bundle, FoldSettings(self._config.fold, self._config.release.profile))
 
     # -- the task and its statistics ---------------------------------------------------------------------------------
 
