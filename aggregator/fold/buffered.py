@@ -8,11 +8,12 @@ from typing import Annotated
 import msgspec
 import numpy as np
 
-from aggregator.deltas import recall
+from aggregator.deltas import MOST_VECTORS, recall
 from aggregator.fold.contribution import Step
 from aggregator.fold.rules.named import AnyRule, Mean
 from aggregator.fold.rules.rows import Rows
 from aggregator.fold.server_optimizers import AnyOptimizer, Moments, Sgd, recalled
+from fieldfold.codec import Delta, add_all
 from fieldfold.params import Vector, to_bytes
 
 NORMS_REMEMBERED = 64
@@ -93,8 +94,13 @@ class Buffered(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 def total(buffer: tuple[Waiting, ...], scale: float, num_params: int) -> Vector:
     """The sum of scale x factor x delta, in the buffer's order (so that a replay gives the same bits)."""
     vector = np.zeros(num_params, np.float32)
+    terms: list[tuple[np.float32, Delta]] = []
     for waiting in buffer:
-        recall(waiting.payload, num_params).add_to(vector, np.float32(waiting.factor * scale))
+        terms.append((np.float32(waiting.factor * scale), recall(waiting.payload, num_params)))
+        if sum(delta.size_bytes for _, delta in terms) >= MOST_VECTORS * vector.nbytes:
+            add_all(vector, terms)
+            terms = []
+    add_all(vector, terms)
     return vector
 
 
@@ -102,7 +108,7 @@ def side_by_side(buffer: tuple[Waiting, ...], num_params: int) -> Rows:
     """Each factor x delta, a row each, (K, num_params): 4 K num_params bytes of memory."""
     rows = np.zeros((len(buffer), num_params), np.float32)
     for row, waiting in zip(rows, buffer, strict=True):
-        recall(waiting.payload, num_params).add_to(row, np.float32(waiting.factor))
+        add_all(row, [(np.float32(waiting.factor), recall(waiting.payload, num_params))])
     return rows
 
 

@@ -46,6 +46,5 @@ class Ringmaster(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="r
         """Steps at every contribution that is not too late."""
         if contribution.staleness >= self.delay_threshold:
             return state, None
-        update = np.zeros(num_params, np.float32)
-        recall(contribution.payload, num_params).add_to(update, np.float32(self.server_learning_rate))
+        update = np.float32(self.server_learning_rate) * recall(contribution.payload, num_params).dense()
         return state, Step(update, {contribution.node: 1.0})
