@@ -6,14 +6,14 @@ import copy
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from aggregator.config import AggregatorConfig
 from aggregator.intake import statistics
 from aggregator.ledger.ledger import Ledger
-from aggregator.ledger.records import TaskRecord
+from aggregator.ledger.records import Decision, TaskRecord
 from aggregator.model import FoldSettings, GlobalModel
 from aggregator.publisher import Publisher
 from fieldfold.errors import DataError
@@ -79,8 +79,7 @@ class Federation:
         log.info("version %d restored, %d contributions replayed", model.version, replayed)
 
     def _new_model(self, bundle: Bundle) -> GlobalModel:
-        release = self._config.release
-        return GlobalModel(bundle, FoldSettings(self._config.fold, release.profile), release.snapshot_every)
+        return GlobalModel(bundle, FoldSettings(self._config.fold, self._config.release.profile))
 
     # -- the task and its statistics ---------------------------------------------------------------------------------
 
@@ -162,8 +161,11 @@ class Federation:
 
     # -- folding and showing -----------------------------------------------------------------------------------------
 
-    def fold(self) -> bool:
+    def fold(self, fresh: Sequence[Decision] = ()) -> bool:
         """Folds what the ledger holds beyond the model and shows what came of it; whether there is a new version.
+
+        Args:
+            fresh: some of that, as it was written, so that it need not be read again.
 
         Raises:
             StoreError: when it cannot be written; the model is as before, to be tried again.
@@ -172,7 +174,7 @@ class Federation:
             return False
         before, model = self.model, copy.copy(self.model)
         with self._ledger.transaction():
-            versions = [record for record in model.catch_up(self._ledger) if record is not None]
+            versions = [record for record in model.catch_up(self._ledger, fresh) if record is not None]
         self.model = model
         if model.version == before.version:
             return False

@@ -13,9 +13,6 @@ from fieldfold.params import Vector, digest, from_bytes
 from fieldfold.task.bundle import Bundle
 from fieldfold.wire.messages import ModelDelta, unpack
 
-CHECKPOINT_EVERY = 100
-"""Versions between two checkpoints, should what is folded here be written."""
-
 
 def bundle_of(ledger: Ledger, task: str) -> Bundle:
     """The task's bundle, read and checked.
@@ -52,7 +49,7 @@ def begin(ledger: Ledger, bundle: Bundle, contribution: int) -> GlobalModel:
     run, stretches = ledger.run(task), ledger.stretches(task)
     if run is None or not stretches:
         raise StoreError(f"{ledger.path}: it holds no model of task {task[:16]}", "restore a backup")
-    model = GlobalModel(bundle, FoldSettings.read(stretches[0], ledger), CHECKPOINT_EVERY)
+    model = GlobalModel(bundle, FoldSettings.read(stretches[0], ledger))
     model.run = run
     point = _point(ledger, task, lambda place: place.contribution <= contribution)
     if point is not None:
