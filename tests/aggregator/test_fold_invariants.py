@@ -41,13 +41,14 @@ METHODS: dict[str, Method] = {
     "ringmaster": Ringmaster(delay_threshold=20),
     "deadline": Deadline(),
     "deadline-synchronous": Deadline(late="dropped"),
-    "fadas": FADAS(buffer_size=3, optimizer=Sgd()),
-    "rate-corrected-median": RateCorrectedFedBuff(buffer_size=3, rule=CoordinateMedian()),
+    "fadas-sgd": FADAS(buffer_size=3, optimizer=Sgd()),
     "ace-geometric-median": ACE(buffer_size=2, start=2, rule=GeometricMedian()),
-    "fedbuff-trimmed-mean": FedBuff(buffer_size=4, clip_factor=2, rule=TrimmedMean()),
     "deadline-krum": Deadline(rule=Krum()),
 }
-WITH_MEMORY: dict[str, Method] = {
+# Their step also holds what came before, or takes each parameter from another node.
+NOT_BOUNDED_BY_WEIGHTS: dict[str, Method] = {
+    "rate-corrected-median": RateCorrectedFedBuff(buffer_size=3, rule=CoordinateMedian()),
+    "fedbuff-trimmed-mean": FedBuff(buffer_size=4, clip_factor=2, rule=TrimmedMean()),
     "ca2fl": CA2FL(buffer_size=3),
     "fadas": FADAS(buffer_size=3),
     "fedbuff-yogi": FedBuff(buffer_size=2, optimizer=Yogi()),
@@ -55,7 +56,9 @@ WITH_MEMORY: dict[str, Method] = {
     "ace-centered-clipping": ACE(rule=CenteredClipping()),
 }
 WITH_ANY = pytest.mark.parametrize(
-    "method", [*METHODS.values(), *WITH_MEMORY.values()], ids=[*METHODS, *(f"{name} " for name in WITH_MEMORY)]
+    "method",
+    [*METHODS.values(), *NOT_BOUNDED_BY_WEIGHTS.values()],
+    ids=[*METHODS, *NOT_BOUNDED_BY_WEIGHTS],
 )
 EACH_METHOD = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 

@@ -105,7 +105,7 @@ def test_an_update_of_many_chunks_survives_a_disk_that_is_full_in_its_middle(
 
 
 @pytest.mark.parametrize("table", ["contribution", "version", "checkpoint"])
-def test_the_model_is_the_same_wherever_the_disk_became_full(
+def test_the_model_is_the_same_wherever_the_disk_became_full(  # noqa: PLR0917 -- four fixtures, a table, and a patch
     folding: RunningAggregator,
     node: Node,
     witness: Witness,
