@@ -12,8 +12,9 @@ from fieldfold.codec import Delta, decode_delta
 MOST_VECTORS = 4
 """Beyond the size of so many float32 vectors of the model the oldest make way. At the default profile thirty fit,
 which is more than a buffer; of uncompressed ones four."""
+_TAIL_BYTES = 32
 
-_waiting: collections.OrderedDict[tuple[bytes, int], Delta] = collections.OrderedDict()
+_waiting: collections.OrderedDict[tuple[bytes, int], tuple[bytes, Delta]] = collections.OrderedDict()
 
 
 def remember(payload: bytes, num_params: int) -> Delta:
@@ -23,11 +24,11 @@ def remember(payload: bytes, num_params: int) -> Delta:
         CodecError: as `decode`.
     """
     delta = decode_delta(payload, num_params)
-    _waiting[payload, num_params] = delta
+    _waiting[_place(payload, num_params)] = payload, delta
     most_bytes = MOST_VECTORS * 4 * num_params
-    size_bytes = sum(each.size_bytes for each in _waiting.values())
+    size_bytes = sum(each.size_bytes for _, each in _waiting.values())
     while size_bytes > most_bytes:
-        _, oldest = _waiting.popitem(last=False)
+        _, (_, oldest) = _waiting.popitem(last=False)
         size_bytes -= oldest.size_bytes
     return delta
 
@@ -38,4 +39,10 @@ def recall(payload: bytes, num_params: int) -> Delta:
     Raises:
         CodecError: as `decode`.
     """
-    return _waiting.pop((payload, num_params), None) or decode_delta(payload, num_params)
+    remembered, delta = _waiting.pop(_place(payload, num_params), (b"", None))
+    return delta if delta is not None and remembered == payload else decode_delta(payload, num_params)
+
+
+def _place(payload: bytes, num_params: int) -> tuple[bytes, int]:
+    """Where it is looked for; two that share it are told apart by all their bytes, faster than by a hash of these."""
+    return payload[-_TAIL_BYTES:], num_params

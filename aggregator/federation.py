@@ -6,14 +6,14 @@ import copy
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from aggregator.config import AggregatorConfig
 from aggregator.intake import statistics
 from aggregator.ledger.ledger import Ledger
-from aggregator.ledger.records import TaskRecord, VersionRecord
+from aggregator.ledger.records import Decision, TaskRecord, VersionRecord
 from aggregator.model import FoldSettings, GlobalModel
 from aggregator.publisher import Publisher
 from fieldfold.errors import ControlError, DataError
@@ -83,8 +83,7 @@ class Federation:
         log.info("version %d restored, %d contributions replayed", model.version, replayed)
 
     def _new_model(self, bundle: Bundle) -> GlobalModel:
-        release = self._config.release
-        return GlobalModel(bundle, FoldSettings(self._config.fold, release.profile), release.snapshot_every)
+        return GlobalModel(bundle, FoldSettings(self._config.fold, self._config.release.profile))
 
     # -- the task and its statistics ---------------------------------------------------------------------------------
 
@@ -170,8 +169,11 @@ class Federation:
 
     # -- folding and showing -----------------------------------------------------------------------------------------
 
-    def fold(self) -> bool:
+    def fold(self, fresh: Sequence[Decision] = ()) -> bool:
         """Folds what the ledger holds beyond the model and shows what came of it; whether there is a new version.
+
+        Args:
+            fresh: some of that, as it was written, so that it need not be read again.
 
         Raises:
             StoreError: when it cannot be written; the model is as before, to be tried again.
@@ -179,14 +181,14 @@ class Federation:
         if self.model is None or self.is_held or not self.unfolded:
             return False
         with self._ledger.transaction():
-            model, versions = self._folded(self.model)
+            model, versions = self._folded(self.model, fresh)
         self.unfolded = False
         return self._show(model, versions)
 
-    def _folded(self, before: GlobalModel) -> tuple[GlobalModel, list[VersionRecord]]:
+    def _folded(self, before: GlobalModel, fresh: Sequence[Decision] = ()) -> tuple[GlobalModel, list[VersionRecord]]:
         """A model that has all the ledger holds, and the versions that came of it. Within a transaction."""
         model = copy.copy(before)
-        return model, [record for record in model.catch_up(self._ledger) if record is not None]
+        return model, [record for record in model.catch_up(self._ledger, fresh) if record is not None]
 
     def _show(self, model: GlobalModel, versions: list[VersionRecord]) -> bool:
         self.model = model

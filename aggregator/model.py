@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -17,7 +17,6 @@ from aggregator.ledger.ledger import Ledger
 from aggregator.ledger.records import Checkpoint, Decision, Stretch, TurnBack, VersionRecord
 from aggregator.past import released
 from aggregator.release.model import SNAPSHOT_PROFILE, advance
-from aggregator.release.way import snapshot_is_due
 from fieldfold.codec import decode
 from fieldfold.errors import StoreError
 from fieldfold.params import Vector, digest, from_bytes, to_bytes
@@ -27,10 +26,14 @@ from fieldfold.wire.messages import ClientUpdate, ModelDelta, unpack
 log = logging.getLogger(__name__)
 NORMS_REMEMBERED, NORMS_OF_A_NODE = 64, 4
 PROGRESS_EVERY_S = 5.0
-PARAMS_BETWEEN_CHECKPOINTS = 1_000_000_000
-"""Decoding and adding so many parameters takes a few seconds."""
+PARAMS_BETWEEN_CHECKPOINTS = 1_500_000_000
+"""Decoding and adding so many parameters takes a few seconds, and so does what else is counted as such."""
 PARAMS_OF_OVERHEAD = 100_000
 """What a contribution costs besides, counted in parameters."""
+CONTRIBUTIONS_OF_A_VERSION = 10
+"""To compute, compare and write a version takes as long as to fold so many contributions of its size."""
+VERSIONS_BETWEEN_CHECKPOINTS = 100
+"""So that the past of a small model can be given up, or taken up again, in pieces that are not too long."""
 
 
 class FoldSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -70,10 +73,11 @@ class GlobalModel:
         released: what every node holds at that version (float32, num_params).
         exact: the aggregator's own model, which the released one follows.
         contribution: the last contribution in them.
-        checkpoint_version: the version of the newest checkpoint, which is also the published snapshot.
     """
 
-    def __init__(self, bundle: Bundle, settings: FoldSettings, checkpoint_every: int) -> None:
+    def __init__(
+        self, bundle: Bundle, settings: FoldSettings, checkpoint_every: int = VERSIONS_BETWEEN_CHECKPOINTS
+    ) -> None:
         self.bundle = bundle
         self.task = bundle.digest
         self.run = ""
@@ -83,13 +87,11 @@ class GlobalModel:
         self.released: Vector = self.exact.copy()
         self.digest = digest(self.released)
         self.contribution = 0
-        self.checkpoint_version = 0
         self._state: Any = settings.fold.init()
         self._norms: tuple[tuple[str, float], ...] = ()
         self._oldest_base = self._turned_at = 0
         self._checkpoint_every = checkpoint_every
-        self._delta_bytes = 0
-        self._unsaved = 0
+        self._contributions_since = self._versions_since = 0
 
     @property
     def num_params(self) -> int:
@@ -149,7 +151,7 @@ class GlobalModel:
         replayed, told_at = 0, time.monotonic()
         if up_to is not None:
             up_to = max(up_to, max(ledger.version_places(self.task).values(), default=0))
-        for _ in self.catch_up(ledger, up_to):
+        for _ in self.catch_up(ledger, up_to=up_to):
             replayed += 1
             if time.monotonic() - told_at >= PROGRESS_EVERY_S:
                 told_at = time.monotonic()
@@ -165,10 +167,11 @@ class GlobalModel:
             StoreError: when the checkpoint does not belong to the settings that the ledger names.
         """
         self.settings = FoldSettings.read(_in_force(ledger, self.task, point.contribution), ledger)
-        self.version = self.checkpoint_version = point.version
+        self.version = point.version
         self.contribution = point.contribution
         self.exact = from_bytes(point.exact)
         self.released = from_bytes(point.released)
+        self._contributions_since = self._versions_since = 0
         self.digest = digest(self.released)
         try:
             self._state = msgspec.msgpack.decode(point.state, type=type(self.method.init()))
@@ -209,11 +212,14 @@ class GlobalModel:
         settings = msgspec.json.encode(self.settings).decode()
         ledger.put_stretch(Stretch(self.task, self.contribution, self.version, settings, fresh))
 
-    def catch_up(self, ledger: Ledger, up_to: int | None = None) -> Iterator[VersionRecord | None]:
+    def catch_up(
+        self, ledger: Ledger, fresh: Sequence[Decision] = (), up_to: int | None = None
+    ) -> Iterator[VersionRecord | None]:
         """Folds what the ledger holds beyond the model; gives for each contribution the version it completed, if any.
 
         Args:
             ledger: holds the log.
+            fresh: committed a moment ago; it is not read from the ledger again.
             up_to: the last place in the log that is folded; None for its end.
 
         Within a transaction. Vectors are replaced, never changed, so that a shallow copy of the model stays as it is.
@@ -221,15 +227,11 @@ class GlobalModel:
         Raises:
             StoreError: when a version was written before, and differently.
         """
-        for decision in ledger.accepted_after(self.task, self.contribution):
+        for decision in ledger.accepted_after(self.task, self.contribution, fresh):
             if up_to is not None and decision.id > up_to:
                 return
             record = self.absorb(decision, ledger)
-            self._unsaved += 1
-            if record is not None:
-                self.write(record, ledger)
-            if replay_is_long(self._unsaved, self.num_params):
-                self.checkpoint(ledger)
+            self.write(record, ledger)
             yield record
 
     def absorb(self, decision: Decision, ledger: Ledger) -> VersionRecord | None:
@@ -253,8 +255,10 @@ class GlobalModel:
         self._state, step = self.method.fold(self._state, contribution, self.num_params)
         self._norms = _remembered(self._norms, decision.node, decision.norm)
         self.contribution = decision.id
+        self._contributions_since += 1
         if step is None:
             return None
+        self._versions_since += 1
         self.exact = self.exact + step.update
         return self._move(step.weights, self.settings.profile)
 
@@ -288,12 +292,20 @@ class GlobalModel:
         self.version, self.released, self.digest = release.version, release.released, release.digest
         return VersionRecord(self.task, self.version, self.contribution, release.digest, release.delta, weights)
 
-    def write(self, record: VersionRecord, ledger: Ledger) -> None:
-        """Writes the version that `absorb` gave, and a checkpoint when one is due. Within a transaction.
+    def write(self, record: VersionRecord | None, ledger: Ledger) -> None:
+        """Writes what `absorb` gave, and a checkpoint when one is due. Within a transaction.
 
         Raises:
-            StoreError: when it was written before, and differently.
+            StoreError: when the version was written before, and differently.
         """
+        if record is not None:
+            self._write_version(record, ledger)
+        if self._versions_since >= self._checkpoint_every or replay_is_long(
+            self._contributions_since, self._versions_since, self.num_params
+        ):
+            self.checkpoint(ledger)
+
+    def _write_version(self, record: VersionRecord, ledger: Ledger) -> None:
         written = ledger.version(self.task, record.version)
         if written is None:
             ledger.put_version(record)
@@ -303,15 +315,11 @@ class GlobalModel:
                 f" {written.parameters[:16]}",
                 "the file or this program is not what wrote it: `fieldfold aggregator verify` tells more",
             )
-        self._delta_bytes += len(record.delta)
-        versions = self.version - self.checkpoint_version
-        if snapshot_is_due(self._delta_bytes, versions, self.num_params, self._checkpoint_every):
-            self.checkpoint(ledger)
 
     def checkpoint(self, ledger: Ledger) -> None:
         """Writes where a replay may begin. Within a transaction."""
         ledger.put_checkpoint(self.at_present())
-        self.checkpoint_version, self._delta_bytes, self._unsaved = self.version, 0, 0
+        self._contributions_since = self._versions_since = 0
 
     def at_present(self) -> Checkpoint:
         """Where the fold stands: all that it goes on from."""
@@ -335,9 +343,11 @@ class GlobalModel:
         return moved
 
 
-def replay_is_long(contributions: int, num_params: int) -> bool:
-    """Whether so many contributions since the last checkpoint take seconds to fold again, whatever came of them."""
-    return contributions * (num_params + PARAMS_OF_OVERHEAD) >= PARAMS_BETWEEN_CHECKPOINTS
+def replay_is_long(contributions: int, versions: int, num_params: int) -> bool:
+    """Whether it takes seconds to fold so many contributions since a checkpoint into so many versions again."""
+    params = contributions * (num_params + PARAMS_OF_OVERHEAD)
+    params += versions * CONTRIBUTIONS_OF_A_VERSION * num_params
+    return params >= PARAMS_BETWEEN_CHECKPOINTS
 
 
 def _remembered(norms: tuple[tuple[str, float], ...], node: str, norm: float) -> tuple[tuple[str, float], ...]:

@@ -15,7 +15,6 @@ from aggregator.release.model import snapshot
 from aggregator.release.shelf import Publication, Shelf
 from fieldfold.errors import StoreError
 from fieldfold.link.outgoing import Outgoing
-from fieldfold.params import from_bytes
 from fieldfold.sensors.statistics import Normalisation
 from fieldfold.task.bundle import Bundle
 from fieldfold.wire.chunks import chunk_size, object_digest
@@ -49,7 +48,7 @@ class Publisher:
         self.delta_slots = 2 * config.snapshot_every
         self._shelf = Shelf(ledger.shelf())
         self._written = dict(self._shelf.most)
-        self._snapshot_at = 0
+        self._snapshot_at = self._bytes_since = 0
         self._snapshot: SnapshotPlace | None = None
         self._deltas_from = self._deltas_kept_from = 0
         self._manifest_due = False
@@ -63,7 +62,7 @@ class Publisher:
 
     def clear_model(self, bundle: Bundle) -> None:
         """Takes away all that belongs to another task, whose model is not this one's."""
-        self._snapshot_at, self._snapshot = 0, None
+        self._snapshot_at, self._bytes_since, self._snapshot = 0, 0, None
         self._deltas_from = self._deltas_kept_from = 0
         self._manifest_due = False
         for prefix in self._shelf.others({self._topics.bundle(bundle.digest)}):
@@ -74,7 +73,6 @@ class Publisher:
 
     def show_model(self, model: GlobalModel) -> None:
         """Publishes all that leads to the newest version, for a broker that may have lost it."""
-        self._snapshot_at = -1
         self._show_way(model)
         for version in range(self._deltas_from + 1, model.version + 1):
             record = self._ledger.version(model.task, version)
@@ -94,7 +92,11 @@ class Publisher:
                 self._outgoing.send(message.topic, message.payload)
         for record in records:
             self._place_delta(record.version, record.delta)
-        self._show_way(model)
+            self._bytes_since += len(record.delta)
+        if way.snapshot_is_due(
+            self._bytes_since, model.version - self._snapshot_at, model.num_params, at_most=self._span
+        ):
+            self._show_way(model)
         self.note_change()
 
     def _place_delta(self, version: int, delta: bytes) -> None:
@@ -104,28 +106,22 @@ class Publisher:
         return self._topics.delta(version % self.delta_slots)
 
     def _show_way(self, model: GlobalModel) -> None:
-        """A new checkpoint may make another way the cheapest: its snapshot, without the deltas that led there."""
-        if model.checkpoint_version == self._snapshot_at:
-            return
-        point = self._ledger.checkpoint(model.task)
-        if point is None:
-            return
-        self._snapshot_at = point.version
-        whole = snapshot(from_bytes(point.released), point.version, model.run)
-        sizes = self._ledger.delta_sizes(model.task, point.version - self._span, point.version)
-        costs = {version: way.on_the_wire(size, self._chunk_bytes) for version, size in sizes.items()}
+        """The cheapest way to the newest version: its snapshot, or the deltas that led there."""
+        version = self._snapshot_at = model.version
+        self._bytes_since = 0
+        whole = snapshot(model.released, version, model.run)
+        sizes = self._ledger.delta_sizes(model.task, version - self._span, version)
+        costs = {each: way.on_the_wire(size, self._chunk_bytes) for each, size in sizes.items()}
         cost = way.on_the_wire(len(whole), self._chunk_bytes)
-        oldest, self._deltas_from = self._deltas_from, way.deltas_from(costs, point.version, cost)
+        oldest, self._deltas_from = self._deltas_from, way.deltas_from(costs, version, cost)
         if self._deltas_from == 0:
             return
         slot = 0 if self._snapshot is None else (self._snapshot.slot + 1) % SNAPSHOT_SLOTS
-        self._snapshot = SnapshotPlace(
-            version=point.version, slot=slot, digest=object_digest(whole), size_bytes=len(whole)
-        )
+        self._snapshot = SnapshotPlace(version=version, slot=slot, digest=object_digest(whole), size_bytes=len(whole))
         self._retain(self._shelf.put(self._topics.snapshot(slot), whole, self._chunk_bytes))
         # who has just begun to read by the former manifest may still finish
-        for version in range(max(self._deltas_kept_from, model.version - self.delta_slots) + 1, oldest + 1):
-            self._retain(self._shelf.clear(self._delta_prefix(version)))
+        for former in range(max(self._deltas_kept_from, version - self.delta_slots) + 1, oldest + 1):
+            self._retain(self._shelf.clear(self._delta_prefix(former)))
         self._deltas_kept_from = oldest
 
     # -- manifest ----------------------------------------------------------------------------------------------------

@@ -12,28 +12,29 @@ from typing import Any
 
 import msgspec
 
+from aggregator.backlog import Backlog
 from aggregator.commands import Asked, Desk
 from aggregator.config import LEDGER_FILE, AggregatorConfig
 from aggregator.evaluation import Evaluator, Scored, Unscored, find_fault
 from aggregator.federation import Federation, draw_run_id
-from aggregator.intake.complaints import Complaints
 from aggregator.lease.tenancy import Tenancy
 from aggregator.ledger.ledger import Ledger
+from aggregator.ledger.records import Decision
 from aggregator.ledger.retention import Retention
 from aggregator.publisher import Publisher
-from aggregator.reception import Answer, Reception
+from aggregator.reception import Reception
 from aggregator.records import AggregatorStatus
 from aggregator.status import Tally, describe, presence, progress_line
 from aggregator.views import Views
 from fieldfold.control.protocol import default_socket
 from fieldfold.control.server import ControlServer
-from fieldfold.errors import DataError, StoreError, WireError
+from fieldfold.errors import StoreError
 from fieldfold.link.mqtt import MqttLink
 from fieldfold.link.outgoing import Outgoing
 from fieldfold.link.session import Connected, Disconnected, Link, Received, Refused
 from fieldfold.service import Notifier
 from fieldfold.task.bundle import Bundle
-from fieldfold.wire.messages import Command, NodePresence, Statistics, read, write
+from fieldfold.wire.messages import Command, write
 from fieldfold.wire.topics import Topics
 
 log = logging.getLogger(__name__)
@@ -46,21 +47,6 @@ RETENTION_EVERY_S = 60.0
 LOOKOUT_EXPIRY_S = 60
 STORAGE_RETRY_S = 2.0
 """How often the ledger is tried again that could not be written: a full disk is seldom emptied sooner."""
-
-
-class _Reading(msgspec.Struct, frozen=True):
-    """What a message turned out to be; it counts once the transaction is on disk.
-
-    Attributes:
-        node: the sender; empty when not even that is known.
-        update_bytes: its size if it is part of an update.
-        malformed: why it is no message of ours.
-    """
-
-    node: str = ""
-    update_bytes: int = 0
-    malformed: str = ""
-    answer: Answer | None = None
 
 
 class Service:
@@ -95,7 +81,6 @@ class Service:
         self._reception = Reception(self._ledger, config.verify, config.max_update_bytes)
         with self._ledger.transaction():
             self._reception.restore()
-        self._complaints = Complaints()
         self._link, lookout = links or _links(config, base)
         self._inbox: queue.SimpleQueue[Any] = self._link.events
         self._tenancy = Tenancy(
@@ -108,13 +93,22 @@ class Service:
         )
         self._federation = Federation(config, self._ledger, publisher, draw_run_id)
         self._federation.restore()
+        self._backlog = Backlog(
+            self._ledger,
+            self._reception,
+            self._federation,
+            self._tally,
+            link=self._link,
+            outgoing=self._outgoing,
+            topics=self._topics,
+        )
+        self._fresh: list[Decision] = []
         self._evaluator: Evaluator | None = None
         self._link_state = "connecting"
         self._submitted: tuple[str, int] | None = None
         self._evaluation_trouble = ""
         self._told_at = time.monotonic()
         self._storage_trouble = ""
-        self._backlog: list[Received] = []
         self._retry_at = 0.0
         self._started_at = time.monotonic()
         self._shown_at, self._shown_state = 0.0, ""
@@ -192,9 +186,9 @@ class Service:
             if self._tenancy.react(event, now):
                 continue
             if isinstance(event, Received):
-                self._backlog.append(event)
+                self._backlog.add(event)
             elif isinstance(event, Disconnected):
-                self._backlog.clear()  # none was acknowledged, so all come again
+                self._backlog.forget()
                 self._outgoing.hold()
         if self._tenancy.tick(now):
             self._show_all()
@@ -216,11 +210,14 @@ class Service:
         """Commit, acknowledge, answer, fold. What cannot be written stays the broker's, and is tried again later."""
         try:
             if self._backlog and self._tenancy.is_ours:
-                self._take()
+                self._fresh += self._backlog.take()
+                self._federation.unfolded |= bool(self._fresh)
             self._federation.settle_normalisation()
-            self._federation.fold()
+            self._federation.fold(self._fresh)
+            self._fresh = []
             self._score_newest()
         except StoreError as error:
+            self._fresh = []  # they are in the ledger, whenever there is room again
             self._retry_at = time.monotonic() + STORAGE_RETRY_S
             self._trouble(str(error))
         else:
@@ -235,59 +232,6 @@ class Service:
             else:
                 log.info("intake goes on")
         self._storage_trouble = reason
-
-    def _take(self) -> None:
-        """The backlog into the ledger; acknowledgements and receipts when it is there."""
-        with self._ledger.transaction():
-            if self._storage_trouble:
-                self._reception.restore()
-            readings = [self._read(message) for message in self._backlog]
-            self._reception.write()
-        for message in self._backlog:
-            self._link.ack(message)
-        self._backlog = []
-        for reading in readings:
-            self._conclude(reading)
-
-    def _read(self, message: Received) -> _Reading:
-        """Takes one message; what is of no use is logged, and acknowledged all the same."""
-        node = ""
-        update_bytes = 0
-        try:
-            node = self._topics.node_of(message.topic)
-            if message.topic == self._topics.update(node):
-                update_bytes = len(message.payload)
-                answer = self._reception.take(node, message.payload, self._federation.model)
-                return _Reading(node, update_bytes, answer=answer)
-            if message.topic == self._topics.statistics(node):
-                self._federation.take_statistics(node, read(Statistics, message.payload))
-            elif message.topic == self._topics.status(node) and message.payload:
-                self._tally.node(node).presence = read(NodePresence, message.payload)
-        except WireError as error:
-            return _Reading(node, update_bytes, malformed=f"{message.topic[:200]}: {error}")
-        except DataError as error:
-            log.warning("%s", error)
-        return _Reading(node)
-
-    def _conclude(self, reading: _Reading) -> None:
-        """Counts what is on disk now, and answers it."""
-        if reading.update_bytes:
-            self._tally.heard(reading.node, reading.update_bytes)
-        if reading.malformed:
-            self._tally.refused(reading.node, reading.malformed)
-            self._complaints.say(reading.node, f"of no use: {reading.malformed}")
-        if reading.answer is None:
-            return
-        decision, receipt = reading.answer.decision, reading.answer.receipt
-        if receipt.decision == "deferred":
-            self._tally.deferred(reading.node, receipt.reason)
-        elif decision is not None:
-            self._tally.decided(decision)
-            self._federation.unfolded |= decision.accepted
-            if not decision.accepted:
-                what = f"update {decision.sequence} of {decision.node} rejected: {decision.reason}"
-                self._complaints.say(decision.node, what)
-        self._outgoing.send(self._topics.receipt(reading.node), write(receipt))
 
     def _react(self, event: object) -> None:
         if isinstance(event, Connected):

@@ -29,6 +29,8 @@ from fieldfold.wire.messages import ClientUpdate, pack
 
 FOLDER = Path(".cache/benchmarks/recovery")
 NODES = 30
+BUFFER = 10
+"""Distinct nodes that make a version in a fleet of this size."""
 UNLIKE = 8
 WANTED_S = 10.0
 
@@ -48,7 +50,7 @@ class Recovery(msgspec.Struct, frozen=True):
 def most_contributions(num_params: int) -> int:
     """As many as there can be since the last checkpoint."""
     count = 1
-    while not replay_is_long(count + 1, num_params):
+    while not replay_is_long(count + 1, (count + 1) // BUFFER, num_params):
         count += 1
     return count
 

@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 import msgspec
-import numpy as np
 
-from aggregator.deltas import recall
 from fieldfold.params import Vector
 
 
@@ -60,29 +58,3 @@ class Method(Protocol):
 
     def fold(self, state: Any, contribution: Contribution, num_params: int) -> tuple[Any, Step | None]:
         """Takes one contribution; returns the next state, and a step when one is due."""
-
-
-class Waiting(msgspec.Struct, frozen=True):
-    """A contribution in a buffer, with the factor its delta is to be multiplied with."""
-
-    node: str
-    payload: bytes
-    factor: float
-
-
-def combine(buffer: tuple[Waiting, ...], num_params: int) -> Vector:
-    """The sum of factor x delta over a buffer, in the buffer's order (so that a replay gives the same bits)."""
-    total = np.zeros(num_params, np.float32)
-    for waiting in buffer:
-        recall(waiting.payload, num_params).add_to(total, np.float32(waiting.factor))
-    return total
-
-
-def mean_step(buffer: tuple[Waiting, ...], server_learning_rate: float, num_params: int) -> Step:
-    """The move eta * (1/K) sum of factor x delta over a buffer of K; a node's weights in it add up."""
-    scale = server_learning_rate / len(buffer)
-    scaled = tuple(Waiting(waiting.node, waiting.payload, waiting.factor * scale) for waiting in buffer)
-    weights: dict[str, float] = {}
-    for waiting in buffer:
-        weights[waiting.node] = weights.get(waiting.node, 0.0) + waiting.factor / len(buffer)
-    return Step(combine(scaled, num_params), weights)

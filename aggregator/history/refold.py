@@ -170,8 +170,8 @@ class _Refolding:
             base = self._base(decision.base_version)
             ledger.set_base(decision.id, base, model.version - base)
             record = model.absorb(msgspec.structs.replace(decision, base_version=base), ledger)
+            model.write(record, ledger)
             if record is not None:
-                model.write(record, ledger)
                 self._released_at.append(record.contribution)
             progress(count)
         for turn in back:

@@ -11,9 +11,6 @@ from aggregator.past import newest_point
 from fieldfold.errors import StoreError
 from fieldfold.task.bundle import Bundle
 
-CHECKPOINT_EVERY = 100
-"""Versions between two checkpoints, should what is folded here be written."""
-
 
 def bundle_of(ledger: Ledger, task: str) -> Bundle:
     """The task's bundle, read and checked.
@@ -50,7 +47,7 @@ def begin(ledger: Ledger, bundle: Bundle, place: Place) -> GlobalModel:
     run, stretches = ledger.run(task), ledger.stretches(task)
     if run is None or not stretches:
         raise StoreError(f"{ledger.path}: it holds no model of task {task[:16]}", "restore a backup")
-    model = GlobalModel(bundle, FoldSettings.read(stretches[0], ledger), CHECKPOINT_EVERY)
+    model = GlobalModel(bundle, FoldSettings.read(stretches[0], ledger))
     model.run = run
     point = newest_point(
         ledger, task, lambda each: each.version <= place.version and each.contribution <= place.contribution

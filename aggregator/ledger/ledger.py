@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -186,10 +186,18 @@ class Ledger(Operations):
         row = self._row(self._DECISION + "WHERE node = ? AND sequence = ?", (node, sequence))
         return _decision(row) if row else None
 
-    def accepted_after(self, task: str, contribution: int) -> Iterator[Decision]:
-        """The accepted contributions of a task behind a place in the log, in order; one body at a time in memory."""
-        query = self._DECISION + "WHERE task = ? AND id > ? AND accepted ORDER BY id"
-        return map(_decision, self._each(query, (task, contribution)))
+    def accepted_after(self, task: str, contribution: int, fresh: Sequence[Decision] = ()) -> Iterator[Decision]:
+        """The accepted contributions of a task behind a place in the log, in order; one body at a time in memory.
+
+        Args:
+            task: digest of the bundle.
+            contribution: the place.
+            fresh: some of them, as they were written; these are not read.
+        """
+        known = {decision.id: decision for decision in fresh}
+        query = "SELECT id FROM contribution WHERE task = ? AND id > ? AND accepted ORDER BY id"
+        for (place,) in self._each(query, (task, contribution)):
+            yield known.get(place) or _decision(self._rows(self._DECISION + "WHERE id = ?", (place,))[0])
 
     _TAKEN = (
         "SELECT id, received_at, node, sequence, base_version, staleness, norm, num_examples, size_bytes, accepted,"

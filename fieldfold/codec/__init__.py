@@ -9,7 +9,7 @@
 numpy and zstandard only; no input or output.
 """
 
-from fieldfold.codec.delta import Delta
+from fieldfold.codec.delta import Delta, add_all
 from fieldfold.codec.feedback import Encoded, ErrorFeedback
 from fieldfold.codec.payload import FORMAT_VERSION, decode, decode_delta, encode
 from fieldfold.codec.profile import DEFAULT_PROFILE, PROFILES, Profile, find_profile
@@ -22,6 +22,7 @@ __all__ = [
     "Encoded",
     "ErrorFeedback",
     "Profile",
+    "add_all",
     "decode",
     "decode_delta",
     "encode",

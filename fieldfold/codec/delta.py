@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -22,6 +23,8 @@ NOTHING = Listed(np.empty(0, np.int32), np.empty(0, np.float32))
 
 Part: TypeAlias = Listed | Vector
 
+_BLOCK = 1 << 18
+
 
 class Delta(NamedTuple):
     """A vector (num_params,), all finite, in one or two parts that follow one another."""
@@ -40,15 +43,6 @@ class Delta(NamedTuple):
         norms = (norm(part.values if isinstance(part, Listed) else part) for _, part in self.parts)
         return math.hypot(*norms)
 
-    def add_to(self, total: Vector, factor: np.float32) -> None:
-        """Total <- total + factor x delta, in place: the very bits that adding the dense vector gives."""
-        for where, part in self.parts:
-            if isinstance(part, Listed):
-                # Positions are distinct, so each sum is rounded once, as in a dense addition; x + 0 is x.
-                np.add.at(total[where], part.positions.astype(np.intp), factor * part.values)
-            else:
-                total[where] += factor * part
-
     def dense(self) -> Vector:
         """The whole vector; not a copy where it lies there already."""
         if len(self.parts) == 1 and not isinstance(self.parts[0][1], Listed):
@@ -61,3 +55,28 @@ class Delta(NamedTuple):
             else:
                 section[:] = part
         return vector
+
+
+def add_all(total: Vector, terms: Sequence[tuple[np.float32, Delta]]) -> None:
+    """Total <- total + factor x delta for one term after the other, in place: the very bits of dense additions.
+
+    Goes by blocks of the vector, so that each is fetched from memory once for all terms.
+    """
+    parts = [(factor, where.start, part) for factor, delta in terms for where, part in delta.parts]
+    for start in range(0, total.size, _BLOCK):
+        block = total[start : start + _BLOCK]
+        for factor, offset, part in parts:
+            _add_part(block, start - offset, factor, part)
+
+
+def _add_part(block: Vector, start: int, factor: np.float32, part: Part) -> None:
+    """Adds to a block of the vector what a part says of it; the block begins `start` elements behind the part."""
+    stop = start + block.size
+    if isinstance(part, Listed):
+        first, last = np.searchsorted(part.positions, np.array([start, stop], np.int32))
+        places = np.subtract(part.positions[first:last], start, dtype=np.intp)
+        # Positions are distinct, so each sum is rounded once, as in a dense addition; x + 0 is x.
+        np.add.at(block, places, factor * part.values[first:last])
+    elif stop > 0 and start < part.size:
+        section = part[max(start, 0) : stop]
+        block[max(-start, 0) :][: section.size] += factor * section

@@ -17,6 +17,7 @@ from fieldfold.codec.streams import PayloadReader, Symbols, damaged, varint
 
 _BLOCK = 64
 _MAX_WIDTH = 15  # four bits
+_RUN_BYTES = 1 << 13
 
 
 def pack_bits(bits: NDArray[np.bool_] | Symbols) -> bytes:
@@ -109,7 +110,7 @@ def _read_widths(reader: PayloadReader, num_blocks: int) -> Symbols:
 def _remainders(low: Symbols, widths: Symbols, absent: int) -> NDArray[np.uint16]:
     """The columns of low bits as numbers (blocks, 64), whole blocks at a time; the last block lacks `absent` gaps."""
     remainders = np.zeros((widths.size, _BLOCK), np.uint16)
-    taken = 0
+    taken, narrowest = 0, int(widths.min())
     for bit in range(int(widths.max())):
         wider = np.flatnonzero(widths > bit)
         lacks = absent if widths[-1] > bit else 0
@@ -117,19 +118,32 @@ def _remainders(low: Symbols, widths: Symbols, absent: int) -> NDArray[np.uint16
         taken += column.size
         if lacks:
             column = np.append(column, np.zeros(lacks, np.uint8))
-        remainders[wider] |= np.left_shift(column.reshape(-1, _BLOCK), bit, dtype=np.uint16)
+        bits = np.left_shift(column.reshape(-1, _BLOCK), bit, dtype=np.uint16)
+        if bit < narrowest:
+            remainders |= bits
+        else:
+            remainders[wider] |= bits
     return remainders
 
 
 def _read_quotients(reader: PayloadReader, quotients: NDArray[np.int32], size: int) -> None:
-    """Fills `quotients` (k,) with numbers in unary: as many zeros, then a one."""
+    """Fills `quotients` (k,) with numbers in unary: as many zeros, then a one. By runs that stay in cache."""
     num_bytes = reader.varint()
     if num_bytes > -(-size // 8):
         raise damaged("a position lies behind the last parameter")
     unary = np.frombuffer(reader.take(num_bytes), np.uint8)
-    ends = np.flatnonzero(np.unpackbits(unary, bitorder="little").view(np.bool_))
-    if ends.size != quotients.size or unary[-1] == 0:
+    filled, before = 0, -1
+    for start in range(0, num_bytes, _RUN_BYTES):
+        bits = np.unpackbits(unary[start : start + _RUN_BYTES], bitorder="little")
+        ends = np.flatnonzero(bits.view(np.bool_))
+        run = quotients[filled : filled + ends.size]
+        if run.size < ends.size:
+            break
+        if ends.size:
+            run[0] = 8 * start + ends[0] - before
+            np.subtract(ends[1:], ends[:-1], out=run[1:], casting="unsafe")
+            before = 8 * start + int(ends[-1])
+            filled += ends.size
+    if filled != quotients.size or before < 8 * num_bytes - 8:
         raise damaged("a list has another number of quotients than it claims")
-    quotients[0] = ends[0]
-    np.subtract(ends[1:], ends[:-1], out=quotients[1:], casting="unsafe")
-    quotients[1:] -= 1
+    quotients -= 1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -24,7 +26,7 @@ class ControlClient:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(timeout_s)
         try:
-            self._socket.connect(str(path))
+            _connect(self._socket, path, timeout_s)
         except PermissionError:
             self._socket.close()
             raise ControlError(f"{path}: not permitted", "ask as the daemon's user or as root") from None
@@ -94,6 +96,17 @@ class ControlClient:
         if not (line := self._receive()):
             raise ControlError("the daemon hung up", "look into its log")
         return _result(line)
+
+
+def _connect(unconnected: socket.socket, path: Path, timeout_s: float) -> None:
+    """Connects; a Unix socket does not wait by itself where the daemon's queue is full."""
+    deadline_s = time.monotonic() + timeout_s
+    while time.monotonic() < deadline_s:
+        with contextlib.suppress(BlockingIOError):
+            unconnected.connect(str(path))
+            return
+        time.sleep(0.01)
+    raise TimeoutError
 
 
 def _hung_up(error: OSError) -> ControlError:

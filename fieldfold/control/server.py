@@ -74,6 +74,7 @@ class ControlServer:
 class _Server(socketserver.ThreadingUnixStreamServer):
     daemon_threads = True
     block_on_close = False
+    request_queue_size = 128  # a Unix socket refuses whoever finds the queue full; Python's default holds 5
     status: Callable[[], Any]
     commands: Commands
     views: Calls

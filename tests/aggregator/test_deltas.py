@@ -7,7 +7,7 @@ import pytest
 
 from aggregator import deltas
 from aggregator.deltas import MOST_VECTORS, recall, remember
-from fieldfold.codec import encode
+from fieldfold.codec import decode, encode
 from fieldfold.errors import CodecError
 
 NUM_PARAMS = 1000
@@ -27,8 +27,22 @@ def test_what_was_verified_is_folded_without_decoding_it_again() -> None:
 def test_it_holds_a_few_vectors_and_no_more() -> None:
     for seed in range(50):
         remember(payload(seed), NUM_PARAMS)
-    assert sum(each.size_bytes for each in deltas._waiting.values()) <= MOST_VECTORS * 4 * NUM_PARAMS
-    assert (payload(49), NUM_PARAMS) in deltas._waiting
+    assert sum(each.size_bytes for _, each in deltas._waiting.values()) <= MOST_VECTORS * 4 * NUM_PARAMS
+    newest = remember(payload(49), NUM_PARAMS)
+    assert recall(payload(49), NUM_PARAMS) is newest
+
+
+def test_payloads_that_end_alike_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deltas, "_TAIL_BYTES", 1)
+    seen: dict[int, bytes] = {}
+    for seed in range(257):
+        other = payload(seed)
+        one = seen.setdefault(other[-1], other)
+        if one != other:
+            break
+    assert one != other
+    remember(one, NUM_PARAMS)
+    assert recall(other, NUM_PARAMS).dense().tobytes() == decode(other, NUM_PARAMS).tobytes()
 
 
 def test_what_does_not_decode_is_not_remembered() -> None:

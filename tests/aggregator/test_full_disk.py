@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from aggregator import model
 from aggregator.config import AggregatorConfig
 from aggregator.fold.fedbuff import FedBuff
 from fieldfold.control.client import ControlClient
@@ -104,10 +105,16 @@ def test_an_update_of_many_chunks_survives_a_disk_that_is_full_in_its_middle(
 
 
 @pytest.mark.parametrize("table", ["contribution", "version", "checkpoint"])
-def test_the_model_is_the_same_wherever_the_disk_became_full(
-    folding: RunningAggregator, node: Node, witness: Witness, start: Start, table: str
+def test_the_model_is_the_same_wherever_the_disk_became_full(  # noqa: PLR0917 -- four fixtures, a table, and a patch
+    folding: RunningAggregator,
+    node: Node,
+    witness: Witness,
+    start: Start,
+    table: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Also between decision and fold: what was accepted is folded once, in its order, when there is room."""
+    monkeypatch.setattr(model, "PARAMS_BETWEEN_CHECKPOINTS", 3 * model.PARAMS_OF_OVERHEAD)
     for sequence in (1, 2):
         node.send(sent(sequence))
         folding.reaches(sequence)

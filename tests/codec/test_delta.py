@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fieldfold.codec import PROFILES, decode, decode_delta, encode
+from fieldfold.codec import PROFILES, add_all, decode, decode_delta, encode
 from fieldfold.params import Vector, norm
 
 SIZES = st.integers(1, 3000)
@@ -20,18 +20,29 @@ def delta(seed: int, size: int, share: float) -> Vector:
     return values.astype(np.float32)
 
 
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fieldfold.codec.delta._BLOCK", 700)
+
+
 @given(
     seed=st.integers(0, 2**32),
     size=SIZES,
     share=st.sampled_from((0.0, 0.01, 0.3, 1.0)),
-    profile=st.sampled_from(sorted(PROFILES)),
+    profiles=st.lists(st.sampled_from(sorted(PROFILES)), max_size=4),
 )
-def test_adding_it_gives_the_same_bits_as_adding_the_vector(seed: int, size: int, share: float, profile: str) -> None:
-    payload = encode(delta(seed, size, share), profile, seed=seed)
+def test_adding_them_gives_the_same_bits_as_adding_the_vectors(
+    seed: int, size: int, share: float, profiles: list[str]
+) -> None:
     total = delta(seed + 1, size, 0.5) + np.float32(0)
-    factor = np.float32(0.3)
-    expected = total + factor * decode(payload, size)
-    decode_delta(payload, size).add_to(total, factor)
+    expected = total.copy()
+    terms = []
+    for place, profile in enumerate(profiles):
+        payload = encode(delta(seed + place, size, share), profile, seed=seed)
+        factor = np.float32(0.3 + place)
+        expected += factor * decode(payload, size)
+        terms.append((factor, decode_delta(payload, size)))
+    add_all(total, terms)
     assert total.tobytes() == expected.tobytes()
 
 
@@ -43,7 +54,7 @@ def test_the_same_with_buffers_behind_the_parameters(seed: int, size: int, train
     assert found.dense().tobytes() == whole.tobytes()
     assert found.norm() == pytest.approx(norm(whole), rel=1e-6)
     total = np.zeros(size, np.float32)
-    found.add_to(total, np.float32(1))
+    add_all(total, [(np.float32(1), found)])
     assert total.tobytes() == (np.zeros(size, np.float32) + whole).tobytes()
 
 

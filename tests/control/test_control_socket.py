@@ -169,6 +169,25 @@ def test_many_clients_at_once(path: Path) -> None:
     assert answers == [7] * 40
 
 
+def test_a_full_queue_is_waited_for(tmp_path: Path) -> None:
+    busy = socket.socket(socket.AF_UNIX)
+    busy.bind(str(tmp_path / "s"))
+    busy.listen(0)
+    first = ControlClient(tmp_path / "s")
+    opened: list[ControlClient] = []
+    second = threading.Thread(target=lambda: opened.append(ControlClient(tmp_path / "s")))
+    second.start()
+    second.join(0.05)
+    assert not opened
+    accepted, _ = busy.accept()
+    second.join()
+    assert opened
+    for client in (first, *opened):
+        client.close()
+    for end in (accepted, busy):
+        end.close()
+
+
 def raw(path: Path, line: bytes) -> dict[str, Any]:
     """The answer to a line that no client of ours would send."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
