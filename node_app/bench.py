@@ -7,7 +7,6 @@ import math
 import time
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
 from fieldfold.codec import ErrorFeedback
@@ -21,10 +20,11 @@ from fieldfold.task.opening import chosen, version_of
 from fieldfold.task.runtime import Evaluation, Runtime
 from fieldfold.task.trial import try_out
 from fieldfold.wire.messages import ClientUpdate
-from node_app.adopt import Served, adopt
+from node_app.adopt import Served
 from node_app.config import NodeConfig
 from node_app.follow import Model
 from node_app.freshness import Freshness
+from node_app.serving import Serving
 from node_app.store import Parcel, Store, StoredVector
 from node_app.train import Gate, LocalResult, Plan, plan_run, run_seed, train_locally
 
@@ -42,7 +42,7 @@ class Bench:
         run: that the bench works in; None before the first model.
         adopted: the newest model that was evaluated here.
         found: how it did on the validation windows; None where there are none.
-        served: the model that predictions are made with.
+        serving: which model predictions are made with.
 
     Raises:
         DataError: when the data is not what the task needs, or fills no batch.
@@ -59,7 +59,8 @@ class Bench:
         self._runtime: Runtime | None = None
         self.adopted: Model | None = None
         self.found: Evaluation | None = None
-        self.served: Served | None = None
+        self.serving = Serving()
+        self._written: dict[str, Served] = {}
         self.run: str | None = None
         self.last_base: int | None = None
         self._local = bundle.initial_local()
@@ -90,9 +91,8 @@ class Bench:
         self._take_dataset(load(self.bundle.manifest.data, self._config.data, self._base))
         self._freshness.note_read(found)
         self.adopted = None
-        if self.served is not None and self._runtime is not None:
-            score = self._score(self._evaluate(self._runtime, self.served.parameters, self.served.local))
-            self.served = msgspec.structs.replace(self.served, score=score)
+        if (served := self.serving.served) is not None and self._runtime is not None:
+            self.serving.judged_anew(self._score(self._evaluate(self._runtime, served.parameters, served.local)))
 
     def runtime(self, normalisation: Normalisation | None) -> Runtime:
         """The runtime, opened and checked at the first call; the data is normalised along with it.
@@ -129,23 +129,29 @@ class Bench:
             self._take_up(model.run, runtime)
         self.found = self._evaluate(runtime, model.parameters, self._local)
         newcomer = Served(model.version, model.parameters, self._local, self._score(self.found))
-        self.served = adopt(newcomer, self.served, self._metric)
+        self.serving.offer(newcomer, self._metric)
         self.adopted = model
 
     def _take_up(self, run: str, runtime: Runtime) -> None:
         """Goes on where the store says that this run was left."""
         self.run = run
         digest = self.bundle.digest
-        served, local = self._store.vector("served", digest), self._store.vector(f"local/{digest}", digest)
+        local = self._store.vector(f"local/{digest}", digest)
         unsent = self._store.unsent(run)
         if local is not None and local.run == run:
             self._local = local.values
-        if served is not None and served.run == run:
-            parameters, own = np.split(served.values, [self.bundle.manifest.layout.num_params])
-            score = self._score(self._evaluate(runtime, parameters, own))
-            self.served = Served(served.version, parameters, own, score)
+        if (served := self._kept("served", runtime)) is not None:
+            self.serving.take_up(served, self._kept("former", runtime), pinned=self._store.pinned(run))
         if unsent is not None and not unsent.steps:
             self.last_base, self._attempts = unsent.base_version, 1
+
+    def _kept(self, purpose: str, runtime: Runtime) -> Served | None:
+        """A model that was served in this run, judged on the data as it is now."""
+        found = self._store.vector(purpose, self.bundle.digest)
+        if found is None or found.run != self.run:
+            return None
+        parameters, own = np.split(found.values, [self.bundle.manifest.layout.num_params])
+        return Served(found.version, parameters, own, self._score(self._evaluate(runtime, parameters, own)))
 
     @property
     def global_score(self) -> float | None:
@@ -159,8 +165,10 @@ class Bench:
         kept = {"global": (newest.version, newest.parameters)}
         if self._local.size:
             kept[f"local/{self.bundle.digest}"] = (newest.version, self._local)
-        if self.served is not None:
-            kept["served"] = (self.served.version, np.concatenate([self.served.parameters, self.served.local]))
+        for purpose, model in (("served", self.serving.served), ("former", self.serving.former)):
+            if model is not None and model is not self._written.get(purpose):
+                kept[purpose] = (model.version, np.concatenate([model.parameters, model.local]))
+                self._written[purpose] = model
         for purpose, (version, values) in kept.items():
             vector = StoredVector(self.bundle.digest, newest.run, version, values, newest.normalisation)
             self._store.put_vector(purpose, vector)

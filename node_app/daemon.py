@@ -29,6 +29,7 @@ from fieldfold.wire.messages import (
     write,
 )
 from fieldfold.wire.topics import Topics
+from node_app.choices import Choices
 from node_app.config import NodeConfig
 from node_app.courier import Courier
 from node_app.download import Download
@@ -82,7 +83,8 @@ class Daemon:
         self._machine = Machine()
         self._stopping = False
         socket = base / config.control_socket if config.control_socket else default_socket("node")
-        commands = {"pause": self._pause, "resume": self._resume}
+        choices = Choices(self._learner, base / config.state_dir).table()
+        commands = {"pause": self._pause, "resume": self._resume, **choices}
         views = Views(self._store, self._courier, self._learner, self._tail, self._drift).table()
         self._control = ControlServer(socket, self.status, commands, views)
 
@@ -295,6 +297,8 @@ class Daemon:
             version=model.version if model else None,
             newest_version=follower.newest if follower and follower.manifest else None,
             served_version=progress.served_version,
+            former_version=progress.former_version,
+            pinned=progress.pinned,
             metric=bundle.manifest.metrics[0].name if bundle else "",
             global_score=progress.global_score,
             served_score=progress.served_score,

@@ -11,11 +11,12 @@ from pathlib import Path
 import msgspec
 
 from fieldfold.control.recent import Recent
-from fieldfold.errors import FieldfoldError
+from fieldfold.errors import ControlError, FieldfoldError
 from fieldfold.sensors.files import find
 from fieldfold.sensors.report import DataReport
 from fieldfold.sensors.statistics import FeatureSums
 from fieldfold.task.bundle import Bundle
+from node_app.adopt import Served
 from node_app.bench import Bench
 from node_app.config import NodeConfig
 from node_app.follow import Follower, Model
@@ -23,6 +24,7 @@ from node_app.memory import give_back
 from node_app.progress import Progress
 from node_app.pulse import Pulse
 from node_app.records import Adoption, Run
+from node_app.serving import Serving
 from node_app.store import Store
 from node_app.train import LocalResult
 
@@ -121,6 +123,34 @@ class Learner:
             if not paused and self._bench is not None:
                 self._bench.wait_no_longer()
             self._tell()
+
+    def serve(self, choose: Callable[[Serving], str]) -> str:
+        """Chooses which model predictions are made with, and keeps that on disk.
+
+        Raises:
+            FieldfoldError: when there is none to choose, or it cannot be written.
+        """
+        with self._changed:
+            bench, task = self._bench, self._task
+            newest = task[1].model if task is not None else None
+            if bench is None or newest is None or bench.run is None:
+                raise ControlError("no model is served yet", "the first one comes with the first version")
+            said = choose(bench.serving)
+            self._store.put_pinned(bench.run, pinned=bench.serving.pinned)
+            bench.keep(newest)
+            self._show_served(bench)
+        return said
+
+    def served(self) -> tuple[Bundle, str, Served]:
+        """What predictions are made with: the task, the run in hex, the model.
+
+        Raises:
+            ControlError: when there is none yet.
+        """
+        bench = self._bench
+        if bench is None or bench.run is None or bench.serving.served is None:
+            raise ControlError("no model is served yet", "the first one comes with the first version")
+        return bench.bundle, bench.run, bench.serving.served
 
     def rejected(self) -> None:
         """The newest update was refused."""
@@ -275,20 +305,29 @@ class Learner:
     def _adopt(self, bench: Bench, model: Model) -> None:
         bench.adopt(model)
         runtime = bench.runtime(model.normalisation)
-        served = bench.served.version if bench.served else None
-        self.adoptions.add(Adoption(time.time(), model.version, bench.global_score, served))
+        served = bench.serving.served
+        version = served.version if served else None
+        self.adoptions.add(Adoption(time.time(), model.version, bench.global_score, version))
         self._show(
             adopted_version=model.version,
-            served_version=served,
-            served_score=bench.served.score if bench.served else None,
             global_score=bench.global_score,
             runtime=runtime.name,
             device=runtime.device,
             runtime_reason=runtime.reason,
         )
+        self._show_served(bench)
         if time.monotonic() - self._kept_at >= KEEP_EVERY_S:
             self._kept_at = time.monotonic()
             bench.keep(model)
+
+    def _show_served(self, bench: Bench) -> None:
+        served, former = bench.serving.served, bench.serving.former
+        self._show(
+            served_version=served.version if served else None,
+            served_score=served.score if served else None,
+            former_version=former.version if former else None,
+            pinned=bench.serving.pinned,
+        )
 
     def _learn(self, bench: Bench, model: Model) -> None:
         """Trains and hands in. A result that the disk has no room for is handed in when there is some."""

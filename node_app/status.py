@@ -16,6 +16,7 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
         state: in words: `learning`, `waiting for ...`, `paused`, `needs attention`.
         detail: what to do, where something needs doing.
         newest_version: newest version heard of; `version` is the one held.
+        former_version: what was served before; None where nothing was. `pinned`: the served one stays whatever comes.
         runtime: `onnx` or `torch`, empty before it is needed; `device` is where it computes.
         runtime_reason: why this one was taken.
         broker: its URL.
@@ -49,6 +50,8 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     version: int | None
     newest_version: int | None
     served_version: int | None
+    former_version: int | None
+    pinned: bool
     metric: str
     global_score: float | None
     served_score: float | None

@@ -165,6 +165,16 @@ class Store:
             raise self._database.damaged(f"the parameters kept as {purpose} do not have their digest")
         return StoredVector(row[0], row[1], row[2], values, normalisation)
 
+    def put_pinned(self, run: str, *, pinned: bool) -> None:
+        """Notes whether the served model of a run stays whatever comes."""
+        value = run.encode() if pinned else b""
+        self._transact(lambda db: db.execute("INSERT OR REPLACE INTO fact VALUES ('pinned', ?)", (value,)))
+
+    def pinned(self, run: str) -> bool:
+        """Whether it does."""
+        row = self._transact(lambda db: db.execute("SELECT value FROM fact WHERE key = 'pinned'").fetchone())
+        return row is not None and row[0] == run.encode()
+
     # -- the outbox ------------------------------------------------------------------------------------------------
 
     def unsent(self, run: str) -> Unsent | None:

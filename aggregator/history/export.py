@@ -1,23 +1,13 @@
-"""A released version as a file for other programs: safetensors or ONNX, told apart by the name's end."""
+"""A released version as a file for other programs."""
 
 from __future__ import annotations
 
-import json
-import os
-import struct
 from pathlib import Path
-
-import numpy as np
 
 from aggregator.ledger.ledger import Ledger
 from aggregator.past import released
-from fieldfold.errors import ConfigError, StoreError
-from fieldfold.params import Vector
-from fieldfold.task.baked import predict_with
 from fieldfold.task.bundle import Bundle
-
-ALIGNMENT = 8
-"""A safetensors header is filled up with spaces, so that the tensors begin at a multiple of this."""
+from fieldfold.task.export import check_target, write_model
 
 
 def export(ledger: Ledger, bundle: Bundle, version: int, target: Path) -> None:
@@ -28,48 +18,6 @@ def export(ledger: Ledger, bundle: Bundle, version: int, target: Path) -> None:
         StoreError: when the version cannot be made again, or the file not be written.
         BundleError: when the task has no model that this form could hold.
     """
-    if target.suffix not in (".safetensors", ".onnx"):
-        raise ConfigError(f"{target}: what kind of file is it to be?", "end the name with .safetensors or .onnx")
-    if target.exists():
-        raise StoreError(f"{target}: there is a file already", "give a name that is free")
+    check_target(target)
     values = released(ledger, bundle, version)
-    if target.suffix == ".onnx":
-        data = predict_with(bundle, values)
-    else:
-        data = safetensors(bundle, values, run=ledger.run(bundle.digest) or "", version=version)
-    part = target.with_name(f"{target.name}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.rename(target)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise StoreError(f"{target}: cannot be written: {error.strerror}", "check the disk and the folder") from None
-
-
-def safetensors(bundle: Bundle, values: Vector, *, run: str, version: int) -> bytes:
-    """The shared tensors and the frozen ones by their names, in the format of huggingface/safetensors.
-
-    uint64 little-endian: bytes of the header; the header, JSON: name -> dtype, shape, offsets; the tensors.
-
-    Args:
-        bundle: the task; `__metadata__` names it, as does the model's run and version.
-        values: the shared parameters (float32, `layout.num_params` elements).
-        run: in hex.
-        version: the version's number.
-    """
-    manifest = bundle.manifest
-    tensors = {**manifest.layout.unflatten(values), **bundle.frozen_values()}
-    facts = {"task": manifest.name, "bundle": bundle.digest, "run": run, "version": str(version)}
-    header: dict[str, object] = {"__metadata__": facts}
-    start = 0
-    for name, tensor in tensors.items():
-        stop = start + tensor.nbytes
-        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [start, stop]}
-        start = stop
-    head = json.dumps(header, separators=(",", ":")).encode()
-    head += b" " * (-len(head) % ALIGNMENT)
-    content = (np.ascontiguousarray(tensor, "<f4").tobytes() for tensor in tensors.values())
-    return b"".join([struct.pack("<Q", len(head)), head, *content])
+    write_model(bundle, values, target, run=ledger.run(bundle.digest) or "", version=version)

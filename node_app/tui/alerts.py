@@ -88,7 +88,11 @@ def _of_the_model(snapshot: Snapshot) -> Iterator[Alert]:
         return
     if (behind := status.newest_version - status.version) >= FAR_BEHIND:
         yield Alert(f"{behind} versions behind, and catching up", "n")
-    if status.served_version is not None and status.served_version <= status.version - FAR_BEHIND:
+    if status.pinned:
+        yield Alert(
+            f"v{status.served_version} is pinned: no newer version is served, until i on Model unpins it", "m"
+        )
+    elif status.served_version is not None and status.served_version <= status.version - FAR_BEHIND:
         yield Alert(
             f"v{status.served_version} is still served: on the data here it scores better than every version since",
             "m",

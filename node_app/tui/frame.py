@@ -30,6 +30,7 @@ enter          the whole row
 f              stay at the newest row, or no longer
 c, y           copy the row, or all panes, to your clipboard (OSC 52)
 p              pause training, after asking; or go on
+b, i, w        on Model: roll back, pin or unpin, export
 ctrl+p, :      every command by name, themes among them
 ?              this; q leaves: the daemon goes on without the screen"""
 
@@ -79,11 +80,23 @@ def pause_words(snapshot: Snapshot) -> str:
     return {"paused": "Go on", "needs attention": "Look again"}.get(snapshot.status.state, "Pause")
 
 
-def keys(snapshot: Snapshot, room: str, width: int, *, has_list: bool) -> Words:
-    """What is possible here; the other screens first, and never without help."""
+def keys(
+    snapshot: Snapshot, room: str, width: int, *, has_list: bool, own: tuple[tuple[str, str], ...] = ()
+) -> Words:
+    """What is possible here; the other screens first, and never without help.
+
+    Args:
+        snapshot: what may be done, and what `p` does.
+        room: the screen that is open.
+        width: columns.
+        has_list: whether there is something to find in.
+        own: keys of the screen itself that command something.
+    """
     possible = [] if width < NARROW else [each for name, each in ROOMS.items() if name != room]
     if width >= NARROW and (words := pause_words(snapshot)):
         possible.append(("p", words))
+    if width >= NARROW and snapshot.rights.may_command:
+        possible += own
     if width >= NARROW and has_list:
         possible.append(("/", "Find"))
     return frame.keys(possible, width)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from fieldfold.terminal.room import Room
 from fieldfold.terminal.words import Words
 from node_app.tui import frame
@@ -9,7 +11,13 @@ from node_app.tui.snapshot import Snapshot
 
 
 class NodeRoom(Room):
-    """One screen of the node; its ROOM is a name in frame.ROOMS."""
+    """One screen of the node; its ROOM is a name in frame.ROOMS.
+
+    Attributes:
+        OWN: keys of this screen that command something, with what they do.
+    """
+
+    OWN: ClassVar[tuple[tuple[str, str], ...]] = ()
 
     def header(self, snapshot: Snapshot, width: int, height: int) -> Words:  # noqa: ARG002 - a view's signature
         """Who, where, and how it is."""
@@ -17,7 +25,7 @@ class NodeRoom(Room):
 
     def keys(self, snapshot: Snapshot, width: int, height: int) -> Words:  # noqa: ARG002
         """What is possible here."""
-        return frame.keys(snapshot, self.ROOM, width, has_list=self.HAS_LIST)
+        return frame.keys(snapshot, self.ROOM, width, has_list=self.HAS_LIST, own=self.OWN)
 
     def brief(self, snapshot: Snapshot, width: int, height: int) -> Words:
         """Two lines."""

@@ -14,7 +14,6 @@ from click.testing import CliRunner, Result
 from aggregator.cli import aggregator as command
 from aggregator.fold.fedbuff import FedBuff
 from aggregator.fold.rate_corrected_fedbuff import RateCorrectedFedBuff
-from aggregator.history.export import safetensors
 from aggregator.ledger.ledger import Ledger
 from aggregator.ledger.records import TaskRecord
 from aggregator.model import FoldSettings, GlobalModel
@@ -22,6 +21,7 @@ from aggregator.past import released
 from fieldfold.errors import ConfigError, StoreError
 from fieldfold.params import Vector, digest
 from fieldfold.task.bundle import Bundle
+from fieldfold.task.export import safetensors
 from fieldfold.task.opening import open_runtime
 from fieldfold.task.self_check import read_batch
 from tests.aggregator.histories import written

@@ -105,11 +105,11 @@ def test_the_models_are_judged_anew_on_it(bench: Bench, tmp_path: Path) -> None:
     assert [bench.data_has_changed(0.0), bench.data_has_changed(1.0)] == [False, True]
     bench.read_again()
     assert bench.adopted is None
-    assert bench.served is not None
-    assert bench.served.score != before
+    assert bench.serving.served is not None
+    assert bench.serving.served.score != before
     assert bench.sums.count[0] > count
     bench.adopt(model)
-    assert bench.global_score == bench.served.score
+    assert bench.global_score == bench.serving.served.score
     assert not bench.data_has_changed(2.0)
 
 

@@ -110,8 +110,8 @@ def test_the_model_is_judged_and_served_with_them(personal: Bundle, store: Store
     untrained = bench.global_score
     turn(bench, 1)
     assert bench.global_score != untrained  # the same shared parameters, a trained head
-    assert bench.served is not None
-    assert bench.served.local.shape == bench._local.shape
+    assert bench.serving.served is not None
+    assert bench.serving.served.local.shape == bench._local.shape
 
 
 def test_they_outlive_a_restart(personal: Bundle, store: Store) -> None:
@@ -121,9 +121,9 @@ def test_they_outlive_a_restart(personal: Bundle, store: Store) -> None:
     after = bench_of(personal, store, 3, 5, 8)
     after.adopt(first_model(after))
     np.testing.assert_array_equal(after._local, before._local)
-    assert before.served is not None
-    assert after.served is not None
-    np.testing.assert_array_equal(after.served.parameters, before.served.parameters)
+    assert before.serving.served is not None
+    assert after.serving.served is not None
+    np.testing.assert_array_equal(after.serving.served.parameters, before.serving.served.parameters)
 
 
 def test_a_model_that_begins_anew_begins_with_the_first_ones(personal: Bundle, store: Store) -> None:

@@ -18,9 +18,12 @@ class Model(NodeRoom):
     NAME, ROOM = "Model", "model"
     CSS_PATH = "model.tcss"
     WANTS: ClassVar[frozenset[str]] = frozenset({"adoptions"})
+    OWN = (("b", "Roll back"), ("i", "Pin"), ("w", "Export"))
     ABOUT = """\
 Every released version is evaluated on this gateway's own validation data before it is served. One that scores worse \
 than the served one is refused here: training goes on from it all the same, and predictions are made with the better.
+Rolling back serves what was served before, and pins it; what is pinned is served whatever comes. \
+The fleet's model and the training here go on as they were. Export writes the served model to a file on this gateway.
 Versions: those that came since the daemon started, newest first."""
 
     def body(self) -> ComposeResult:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from fieldfold.cli.figures import number
 from fieldfold.terminal.glyphs import curve
-from fieldfold.terminal.words import Line, Words, columns, counted, foreign, line
+from fieldfold.terminal.words import Line, Piece, Words, columns, counted, foreign, line
 from node_app.tui.frame import version_words
 from node_app.tui.snapshot import Snapshot
 
@@ -23,10 +23,11 @@ def versions(snapshot: Snapshot, width: int, height: int) -> Words:  # noqa: ARG
     if not status.task:
         return (line(("no task yet", "dim")),)
     served = "none" if status.served_version is None else f"v{status.served_version}"
+    pinned: Piece = ("   pinned", "warn") if status.pinned else ("", "")
     return (
         line(("task ", "dim"), (foreign(status.task), "strong"), f"  {status.task_digest[:12]}"),
         line(("here ", "dim"), version_words(status), (f"   {number(status.global_score)}", "strong")),
-        line(("served ", "dim"), served, (f"   {number(status.served_score)}", "strong")),
+        line(("served ", "dim"), served, (f"   {number(status.served_score)}", "strong"), pinned),
         line((f"{foreign(status.metric)} on this gateway's validation data", "dim")),
     )
 

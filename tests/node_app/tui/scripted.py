@@ -67,6 +67,8 @@ LEARNING = NodeStatus(
     version=412,
     newest_version=413,
     served_version=411,
+    former_version=408,
+    pinned=False,
     metric="rmse",
     global_score=14.62,
     served_score=14.1,
@@ -124,12 +126,12 @@ class ScriptedDaemon:
         ends = {"log_end": self.log.end, "runs_end": self.runs.end, "adoptions_end": self.adoptions.end}
         return msgspec.structs.replace(self.now, **ends)
 
-    def _do(self, name: str, state: str) -> Callable[[str], str]:
+    def _do(self, name: str, **then: Any) -> Callable[[str], str]:
         def command(asks: str) -> str:
             assert asks, "the daemon is told who it was"
             self.commanded.append(name)
-            self.say(state=state)
-            return state
+            self.say(**then)
+            return f"{name} is done"
 
         return command
 
@@ -144,7 +146,14 @@ class ScriptedDaemon:
             "runs": lambda after=0: self.runs.after(after),
             "adoptions": lambda after=0: self.adoptions.after(after),
         }
-        commands = {"pause": self._do("pause", "paused"), "resume": self._do("resume", "learning")}
+        commands = {
+            "pause": self._do("pause", state="paused"),
+            "resume": self._do("resume", state="learning"),
+            "pin": self._do("pin", pinned=True),
+            "unpin": self._do("unpin", pinned=False),
+            "roll_back": self._do("roll_back", pinned=True, served_version=408),
+            "export": self._do("export"),
+        }
         server = ControlServer(self.path, self.status, commands, views)
         try:
             yield

@@ -183,6 +183,36 @@ def test_pausing_asks_first_and_going_on_does_not(daemon: ScriptedDaemon) -> Non
     drive(work())
 
 
+def test_rolling_back_pinning_and_exporting_the_served_model(daemon: ScriptedDaemon) -> None:
+    async def work() -> None:
+        with daemon.up():
+            async with attached(daemon.path, (110, 24)) as screens:
+                await screens.reads("LEARNING")
+                await screens.press("b", "i", "w")
+                assert isinstance(screens.shown, NodeRoom), "these keys belong to Model"
+                await screens.press("m")
+                await screens.reads("b Roll back", "i Pin", "w Export")
+                for key, asked in (
+                    ("b", "Serve v408 again instead of v411"),
+                    ("i", "Pin v411?"),
+                    ("w", "Write v411"),
+                ):
+                    await screens.press(key)
+                    assert isinstance(screens.shown, Question)
+                    assert asked in screens.shown.question
+                    await screens.press("n")
+                assert daemon.commanded == []
+                await screens.press("b", "y")
+                await screens.reads("roll_back is done", "v408", "pinned")
+                await screens.press("i")
+                await screens.reads("unpin is done")
+                await screens.press("w", "y")
+                await screens.reads("export is done")
+                assert daemon.commanded == ["roll_back", "unpin", "export"]
+
+    drive(work())
+
+
 def test_a_read_only_screen_commands_nothing_even_if_it_tries(daemon: ScriptedDaemon) -> None:
     async def work() -> None:
         with daemon.up():

@@ -1,0 +1,246 @@
+"""The terminal apps over a pseudo-terminal: how soon they answer and paint, what they send, and what they cost.
+
+A real daemon trains as fast as it can, with aggregator and Mosquitto, on the same cores; the fleet's table is measured
+at an aggregator's socket with 2,000 nodes behind it that are never twice the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.load.usage import cpu_s, rss_bytes
+from benchmarks.screens.terminal import Terminal
+from examples.turbofan import demo
+from examples.turbofan.fleet import Fleet
+from examples.turbofan.partition import partition
+from fieldfold.control.client import ControlClient
+from fieldfold.errors import ControlError
+
+RUN_FOLDER = Path(".cache/benchmarks/tui")
+NODE = "gateway-01"
+FOLD = '[fold]\nmethod = "fedasync"\n'
+ROOMS = {"d": "Data", "t": "Training", "m": "Model", "n": "Network", "l": "Log", "o": "Overview"}
+KEY_ROUNDS, STARTS = 25, 5
+WINDOW_S, WINDOWS = 10.0, 6
+IDLE_S = 20.0
+STATUSES_PER_S = 1000
+HALL, HOUR_LOOKS, FAST_LOOK_S = 2000, 3600, 0.02
+SORTS = 20
+WANTED = {
+    "key_median_ms": 100,
+    "key_p99_ms": 250,
+    "first_paint_s": 1.5,
+    "attached_slower_percent": 1,
+    "idle_bytes_per_s": 1000,
+    "idle_cpu_percent": 2,
+    "sort_ms": 200,
+    "filter_ms": 200,
+}
+SCREENS = (
+    "import sys; from pathlib import Path; from {module} import {app} as App; App(Path(sys.argv[1]){more}).run()"
+)
+
+
+def node_screens(fleet: Fleet) -> list[str]:
+    """The command of a person."""
+    return [sys.executable, "-m", "fieldfold", "node", "--socket", str(fleet.socket(NODE))]
+
+
+def measure_keys(fleet: Fleet) -> dict[str, float]:
+    """Milliseconds from a key to the first bytes of the screen that it opens, while the daemon trains."""
+    taken = []
+    with Terminal(node_screens(fleet)) as terminal:
+        terminal.reads(NODE)
+        terminal.settle_for(1.0)
+        for _ in range(KEY_ROUNDS):
+            for key, name in ROOMS.items():
+                taken.append(1000 * terminal.press(key, f"{NODE}  {name}"))
+                time.sleep(0.05)
+    ordered = sorted(taken)
+    return {"key_median_ms": statistics.median(taken), "key_p99_ms": ordered[int(0.99 * (len(ordered) - 1))]}
+
+
+def measure_first_paint(fleet: Fleet) -> dict[str, float]:
+    """Seconds from the command to the first screen, and to the node's figures on it, while the daemon trains."""
+    painted, filled = [], []
+    for _ in range(STARTS):
+        with Terminal(node_screens(fleet)) as terminal:
+            painted.append(terminal.reads("Needs you") - terminal.began_at)
+            filled.append(terminal.reads("steps/s") - terminal.began_at)
+    return {"first_paint_s": statistics.median(painted), "first_figures_s": statistics.median(filled)}
+
+
+def steps_per_s(fleet: Fleet, seconds: float) -> float:
+    """Training steps that the daemon makes in its runs of a time, by its own account."""
+    with ControlClient(fleet.socket(NODE)) as client:
+        after = client.view("runs")["end"]
+        time.sleep(seconds)
+        runs = client.view("runs", after=after)["items"]
+    return sum(run["num_steps"] for run in runs) / sum(run["seconds"] for run in runs)
+
+
+@contextlib.contextmanager
+def asked_often(fleet: Fleet) -> Iterator[None]:
+    """STATUSES_PER_S statuses a second are asked for meanwhile."""
+    ended = threading.Event()
+
+    def ask() -> None:
+        with ControlClient(fleet.socket(NODE)) as client:
+            begun, asked = time.monotonic(), 0
+            while not ended.is_set():
+                client.status()
+                asked += 1
+                time.sleep(max(0.0, begun + asked / STATUSES_PER_S - time.monotonic()))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+@contextlib.contextmanager
+def looked_at(fleet: Fleet) -> Iterator[None]:
+    """The screens are attached meanwhile."""
+    with Terminal(node_screens(fleet)) as terminal:
+        terminal.reads("steps/s")
+        ended = threading.Event()
+
+        def read() -> None:
+            while not ended.is_set():
+                terminal.watch(0.2)
+
+        thread = threading.Thread(target=read)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+
+def measure_cost(fleet: Fleet, what: Any) -> float:
+    """Per cent of its training speed that the daemon loses meanwhile: medians of windows with and without, in turn."""
+    without, with_it = [], []
+    for _ in range(WINDOWS):
+        without.append(steps_per_s(fleet, WINDOW_S))
+        with what(fleet):
+            with_it.append(steps_per_s(fleet, WINDOW_S))
+    return 100 * (1 - statistics.median(with_it) / statistics.median(without))
+
+
+def measure_idle(fleet: Fleet) -> dict[str, float]:
+    """Bytes a second and per cent of a core of an app that looks at a paused node."""
+    with ControlClient(fleet.socket(NODE)) as client:
+        client.command("pause")
+    with Terminal(node_screens(fleet)) as terminal:
+        terminal.reads("PAUSED")
+        terminal.watch(12.0)
+        before = cpu_s(terminal.pid)
+        sent = terminal.watch(IDLE_S)
+        spent = cpu_s(terminal.pid) - before
+    with ControlClient(fleet.socket(NODE)) as client:
+        client.command("resume")
+    return {"idle_bytes_per_s": sent / IDLE_S, "idle_cpu_percent": 100 * spent / IDLE_S}
+
+
+@contextlib.contextmanager
+def hall() -> Iterator[Path]:
+    """A process that answers as an aggregator of many nodes; gives its socket."""
+    with tempfile.TemporaryDirectory(prefix="fieldfold-") as folder:
+        socket = Path(folder) / "aggregator.sock"
+        process = subprocess.Popen([sys.executable, "-m", "benchmarks.screens.hall", str(socket), str(HALL)])
+        try:
+            while not answers(socket):
+                time.sleep(0.05)
+            yield socket
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def answers(socket: Path) -> bool:
+    """Whether somebody listens there."""
+    try:
+        ControlClient(socket).close()
+    except ControlError:
+        return False
+    return True
+
+
+def measure_table() -> dict[str, float]:
+    """Milliseconds to sort and to filter the fleet's table, median; and the app's memory over an hour of looks."""
+    found: dict[str, float] = {}
+    with hall() as socket:
+        with Terminal([sys.executable, "-m", "fieldfold", "aggregator", "tui", "--socket", str(socket)]) as terminal:
+            terminal.reads("press-0001")
+            terminal.settle_for(1.0)
+            sorted_in = []
+            for name in ("state", "version", "pace", "voice", "accepted", "refused", "sent", "seen", "node") * 2:
+                sorted_in.append(1000 * terminal.press("s", f"sorted by {name}"))
+                time.sleep(0.2)
+            found["sort_ms"] = statistics.median(sorted_in)
+            filtered = []
+            for number in (1234, 77, 1999, 500, 3):
+                terminal.press("/", "")
+                terminal.settle_for(0.3)
+                filtered.append(1000 * terminal.press(f"{number:04d}", f"press-{number:04d}"))
+                terminal.press("\x1b", "")
+                terminal.settle_for(0.7)
+            found["filter_ms"] = statistics.median(filtered)
+        found |= measure_memory(socket)
+    return found
+
+
+def measure_memory(socket: Path) -> dict[str, float]:
+    """Megabytes of the fleet's app after a sixth of an hour of looks, and after the hour."""
+    program = SCREENS.format(module="aggregator.tui.app", app="FleetApp", more=f", every_s={FAST_LOOK_S}")
+    with Terminal([sys.executable, "-c", program, str(socket)]) as terminal, ControlClient(socket) as client:
+        terminal.reads("press-0001")
+        begun = client.view("looks")
+        found = {}
+        for name, looks in (("memory_early_mb", HOUR_LOOKS // 6), ("memory_late_mb", HOUR_LOOKS)):
+            while client.view("looks") - begun < looks:
+                terminal.watch(1.0)
+            found[name] = rss_bytes(terminal.pid) / 1e6
+    return found
+
+
+def main() -> None:
+    """Prints the table and the JSON line."""
+    found: dict[str, float] = {}
+    engines = {NODE: partition(demo.PARTITION_SEED)[NODE]}
+    with Fleet(RUN_FOLDER, demo.BUNDLE, engines, {NODE: 0.0}, fold=FOLD) as fleet:
+        fleet.start_broker()
+        fleet.start_aggregator()
+        fleet.start_node(NODE)
+        while not (fleet.node_status(NODE) or {}).get("accepted"):
+            time.sleep(0.2)
+        found["training_steps_per_s"] = steps_per_s(fleet, WINDOW_S)
+        found |= measure_keys(fleet)
+        found |= measure_first_paint(fleet)
+        found["attached_slower_percent"] = measure_cost(fleet, looked_at)
+        found["asked_often_slower_percent"] = measure_cost(fleet, asked_often)
+        found |= measure_idle(fleet)
+    found |= measure_table()
+    for name, value in found.items():
+        wanted = f"   wanted: at most {WANTED[name]}" if name in WANTED else ""
+        print(f"{name:<28} {value:10.2f}{wanted}")
+    rounded = {name: round(value, 2) for name, value in found.items()}
+    sys.stdout.write(json.dumps({"benchmark": "tui", **rounded, "wanted": WANTED}) + "\n")
+
+
+if __name__ == "__main__":
+    main()
