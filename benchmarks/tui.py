@@ -1,7 +1,7 @@
 """The terminal apps over a pseudo-terminal: how soon they answer and paint, what they send, and what they cost.
 
-A real daemon trains as fast as it can, with aggregator and Mosquitto, on the same cores; the fleet's table is measured
-at an aggregator's socket with 2,000 nodes behind it that are never twice the same.
+A real daemon trains as fast as it can, with aggregator and Mosquitto, on the same cores; the fleet's table is
+measured at an aggregator's socket with 2,000 nodes behind it that are never twice the same.
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ WINDOW_S, WINDOWS = 10.0, 6
 IDLE_S = 20.0
 STATUSES_PER_S = 1000
 HALL, HOUR_LOOKS, FAST_LOOK_S = 2000, 3600, 0.02
-SORTS = 20
 WANTED = {
     "key_median_ms": 100,
     "key_p99_ms": 250,
@@ -46,9 +45,12 @@ WANTED = {
     "sort_ms": 200,
     "filter_ms": 200,
 }
-SCREENS = (
-    "import sys; from pathlib import Path; from {module} import {app} as App; App(Path(sys.argv[1]){more}).run()"
-)
+FAST_LOOKS = f"""
+import sys
+from pathlib import Path
+from aggregator.tui.app import FleetApp
+FleetApp(Path(sys.argv[1]), every_s={FAST_LOOK_S}).run()
+"""
 
 
 def node_screens(fleet: Fleet) -> list[str]:
@@ -86,7 +88,7 @@ def steps_per_s(fleet: Fleet, seconds: float) -> float:
         after = client.view("runs")["end"]
         time.sleep(seconds)
         runs = client.view("runs", after=after)["items"]
-    return sum(run["num_steps"] for run in runs) / sum(run["seconds"] for run in runs)
+    return float(sum(run["num_steps"] for run in runs) / sum(run["seconds"] for run in runs))
 
 
 @contextlib.contextmanager
@@ -132,7 +134,7 @@ def looked_at(fleet: Fleet) -> Iterator[None]:
 
 
 def measure_cost(fleet: Fleet, what: Any) -> float:
-    """Per cent of its training speed that the daemon loses meanwhile: medians of windows with and without, in turn."""
+    """Per cent of its training speed that the daemon loses meanwhile: medians of windows, in turn."""
     without, with_it = [], []
     for _ in range(WINDOWS):
         without.append(steps_per_s(fleet, WINDOW_S))
@@ -206,8 +208,7 @@ def measure_table() -> dict[str, float]:
 
 def measure_memory(socket: Path) -> dict[str, float]:
     """Megabytes of the fleet's app after a sixth of an hour of looks, and after the hour."""
-    program = SCREENS.format(module="aggregator.tui.app", app="FleetApp", more=f", every_s={FAST_LOOK_S}")
-    with Terminal([sys.executable, "-c", program, str(socket)]) as terminal, ControlClient(socket) as client:
+    with Terminal([sys.executable, "-c", FAST_LOOKS, str(socket)]) as terminal, ControlClient(socket) as client:
         terminal.reads("press-0001")
         begun = client.view("looks")
         found = {}

@@ -1,4 +1,4 @@
-"""An aggregator's socket with a large fleet behind it that is never twice the same: python -m benchmarks.screens.hall."""
+"""An aggregator's socket with a large fleet behind it that is never twice the same."""
 
 from __future__ import annotations
 

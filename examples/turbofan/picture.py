@@ -1,6 +1,7 @@
 """A picture of the terminal app at a running gateway, as SVG: python -m examples.turbofan.picture OUT.svg.
 
-Broker, aggregator and three gateways run as processes; the app is attached to one of them as an operator attaches it.
+Broker, aggregator and three gateways run as processes; the app is attached to one of them as an operator attaches it:
+to a gateway, or with --fleet to the aggregator.
 """
 
 from __future__ import annotations
@@ -12,14 +13,20 @@ import shutil
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+from aggregator.tui.app import FleetApp
+from aggregator.tui.frame import ROOMS as FLEET_ROOMS
 from examples.turbofan.demo import BUNDLE, FOLD
 from examples.turbofan.fleet import Fleet
 from fieldfold.errors import FieldfoldError
+from fieldfold.terminal import themes
+from fieldfold.terminal.app import Guest
 from node_app.tui.app import NodeApp
 from node_app.tui.frame import ROOMS
 
 RUN_FOLDER = Path("picture-run")
+NODE = "press-07"
 ENGINES = {"press-07": (3, 5, 8, 13), "press-09": (21, 34, 55, 89), "oven-02": (1, 4, 9, 16)}
 STEPS_PER_S = {"press-07": 12.0, "press-09": 20.0, "oven-02": 4.0}
 VERSIONS = 40
@@ -34,7 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Draws the picture; a fleet that does not learn is one line on stderr."""
     parser = argparse.ArgumentParser(prog="python -m examples.turbofan.picture", description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, help="where the SVG is written")
-    parser.add_argument("--screen", choices=list(ROOMS), default="overview")
+    parser.add_argument("--fleet", action="store_true", help="the fleet's screens, not a gateway's")
+    parser.add_argument("--screen", choices=[*ROOMS, *FLEET_ROOMS], help="the first one without this")
     parser.add_argument("--columns", type=int, default=80)
     parser.add_argument("--rows", type=int, default=24)
     parser.add_argument("--theme", choices=["dark", "light", "16"], default="dark")
@@ -42,10 +50,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with Fleet(RUN_FOLDER, BUNDLE, ENGINES, STEPS_PER_S, fold=FOLD) as fleet:
             _learn(fleet)
-            app = NodeApp(fleet.socket("press-07"), read_only=False, theme=asked.theme)
-            asked.out.write_text(
-                asyncio.run(_drawn(app, asked.screen, (asked.columns, asked.rows))), encoding="utf-8"
-            )
+            app = FleetApp(fleet.socket("aggregator")) if asked.fleet else NodeApp(fleet.socket(NODE))
+            app.theme = themes.NAMES[asked.theme]
+            where = "broker" if asked.fleet else NODE
+            drawn = asyncio.run(_drawn(app, asked.screen, (asked.columns, asked.rows), f"ssh {where}"))
+            asked.out.write_text(drawn, encoding="utf-8")
     except FieldfoldError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
@@ -67,11 +76,12 @@ def _learn(fleet: Fleet) -> None:
         time.sleep(0.5)
 
 
-async def _drawn(app: NodeApp, room: str, size: tuple[int, int]) -> str:
+async def _drawn(app: Guest[Any], room: str | None, size: tuple[int, int], title: str) -> str:
     async with app.run_test(size=size) as pilot:
-        app.action_go(room)
+        if room is not None:
+            app.action_go(room)
         await pilot.pause(SEEN_FOR_S)
-        return FONT_FROM_ELSEWHERE.sub("", app.export_screenshot(title=f"ssh {next(iter(ENGINES))}"))
+        return FONT_FROM_ELSEWHERE.sub("", app.export_screenshot(title=title))
 
 
 if __name__ == "__main__":

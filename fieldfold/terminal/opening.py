@@ -68,12 +68,12 @@ def show(  # noqa: PLR0913 - what is shown, where, and three choices
 
 
 def require_terminal(for_scripts: str) -> None:
-    """Refuses a pipe.
+    """Refuses a pipe, unless textual was told to drive something else, such as a browser.
 
     Raises:
         ConfigError: when there is no terminal.
     """
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if not os.environ.get("TEXTUAL_DRIVER") and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise ConfigError("the screens need a terminal", f"in a script: {for_scripts.partition(' --')[0]} --json")
 
 

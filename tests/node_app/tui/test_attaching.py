@@ -89,12 +89,34 @@ def test_without_a_terminal_it_names_the_command_for_scripts(daemon: ScriptedDae
     assert line.endswith("the screens need a terminal; in a script: fieldfold node status --json")
 
 
+def test_a_browser_is_served_through_pipes(daemon: ScriptedDaemon) -> None:
+    """As textual-serve starts it: what is drawn comes in packets of `D`, a length and bytes."""
+    driver = {"TEXTUAL_DRIVER": "textual.drivers.web_driver:WebDriver", "COLUMNS": "80", "ROWS": "24"}
+    command = [sys.executable, "-m", "fieldfold", "node", "--read-only", "--socket", str(daemon.path)]
+    with daemon.up():
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        with subprocess.Popen(command, env={**os.environ, **driver}, **pipes) as served:  # type: ignore[call-overload]
+            assert served.stdout.readline() == b"__GANGLION__\n"
+            drawn = b""
+            while b"press-07" not in drawn:
+                drawn += served.stdout.read1(4096)
+            served.kill()
+            served.stdin.close()
+
+
 def test_the_daemon_never_imports_textual(tmp_path: Path) -> None:
     checked = "import atexit; atexit.register(lambda: print('seen:', {'textual', 'rich'} & set(sys.modules)))"
     with NodeProcess(tmp_path, 'url = "mqtt://127.0.0.1:1"', prelude=f"import sys; {checked}") as node:
         node.hears("READY=1")
         assert node.ends() == 0
         assert "seen: set()" in node.log
+
+
+@pytest.mark.parametrize("program", ["aggregator.service", "node_app.daemon"])
+def test_importing_a_daemon_imports_no_textual(program: str) -> None:
+    said = f"import sys, {program}; print({{'textual', 'rich'}} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
 
 
 @pytest.mark.parametrize("form", [[], ["--json"]], ids=["lines", "json"])
