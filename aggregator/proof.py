@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -14,8 +15,10 @@ import msgspec
 from aggregator.ledger.backup import Backup
 from aggregator.ledger.ledger import Ledger
 from aggregator.records import ProofView
-from fieldfold.errors import FieldfoldError
+from fieldfold.cli.figures import size
+from fieldfold.errors import FieldfoldError, StoreError
 
+ROOM_TIMES = 2.0
 NICE = 10
 """Taking updates goes before proving old ones."""
 _PROGRESS = re.compile(r"([\d,]+) of ([\d,]+) contributions")
@@ -31,6 +34,7 @@ class Proof:
     def __init__(self, ledger: Ledger) -> None:
         self._copy = ledger.path.resolve().with_name(f"{ledger.path.name}.proof")
         self._copy.unlink(missing_ok=True)
+        _require_room(ledger)
         self.view = ProofView("running")
         self._process: subprocess.Popen[str] | None = None
         self._stopping = False
@@ -86,3 +90,13 @@ class Proof:
             self.view = msgspec.structs.replace(self.view, state="different" if code else "done", said=said)
         else:
             self.view = ProofView("failed", said=last or f"the verification ended with {code}")
+
+
+def _require_room(ledger: Ledger) -> None:
+    """A copy must not take the room that the ledger itself needs."""
+    needed, free = ROOM_TIMES * ledger.path.stat().st_size, shutil.disk_usage(ledger.path.parent).free
+    if free < needed:
+        raise StoreError(
+            f"{ledger.path.parent}: {size(free)} are free, a copy of the ledger to verify needs {size(int(needed))}",
+            "verify a backup on another machine",
+        )

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from aggregator import proof as proof_module
 from aggregator.cli import aggregator as command
 from aggregator.config import AggregatorConfig
 from aggregator.ledger.records import Operation
@@ -211,6 +212,12 @@ def test_the_ledger_is_verified_beside_the_work(
     assert "versions 0 to 2 are bit for bit what was released" in proof.view.said
     assert running.status.proof == proof.view
     assert [path.name for path in running.service._ledger.path.parent.glob("*.proof*")] == []
+
+
+def test_a_disk_without_room_for_a_copy_is_left_alone(client: ControlClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proof_module, "ROOM_TIMES", 1e12)
+    with pytest.raises(ControlError, match="verify a backup on another machine"):
+        client.command("verify")
 
 
 def test_from_the_command_line(running: RunningAggregator, nodes: list[Node]) -> None:
