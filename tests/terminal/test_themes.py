@@ -1,4 +1,4 @@
-"""The themes can be read: every colour that words have stands out from its ground, and without colours all is grey."""
+"""Themes can be read: every colour that words have stands out from its ground, and without colours all is grey."""
 
 from __future__ import annotations
 

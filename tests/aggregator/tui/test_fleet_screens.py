@@ -212,6 +212,7 @@ def test_verifying_with_progress(fleet: ScriptedFleet) -> None:
                 fleet.say(proof=ProofView("different", said="DIFFERENT at version 7"))
                 await screens.press("a")
                 await screens.reads("restore a backup")
+                assert fleet.commanded == [("verify", {})]
 
     drive(work())
 
