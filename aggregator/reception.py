@@ -176,7 +176,9 @@ class Reception:
 
     def _verify(self, whole: Whole, node: str, model: GlobalModel | None) -> Verdict:
         if node in self.excluded:
-            return Rejected(f"{node} is excluded, by {self.excluded[node]}", "ask whoever runs the aggregator", "excluded")
+            return Rejected(
+                f"{node} is excluded, by {self.excluded[node]}", "ask whoever runs the aggregator", "excluded"
+            )
         if model is None:
             return Rejected("the federation has no model yet", "the node waits for one by itself", "no_model")
         expected = Expectation(

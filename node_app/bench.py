@@ -24,6 +24,7 @@ from node_app.adopt import Served
 from node_app.config import NodeConfig
 from node_app.follow import Model
 from node_app.freshness import Freshness
+from node_app.records import Sample
 from node_app.serving import Serving
 from node_app.store import Parcel, Store, StoredVector
 from node_app.train import Gate, LocalResult, Plan, plan_run, run_seed, train_locally
@@ -33,6 +34,7 @@ VALIDATION_WINDOWS = 2000
 RUNS_AHEAD = 8
 """Local runs that one update may hold: beyond that a gateway without a link would only drift from the fleet."""
 AFTER_REJECTION_S = 15.0
+SAMPLE_FEATURES, SAMPLE_POINTS = 256, 64
 
 
 class Bench:
@@ -72,6 +74,19 @@ class Bench:
         require_batch(dataset, self.bundle.manifest.batch_size)
         self.sums, self.report = dataset.sums, dataset.report
         self._dataset = dataset.normalised(self._normalisation) if self._normalisation is not None else dataset
+
+    def sample(self) -> tuple[Sample, ...]:
+        """The middle one of the training windows, of the first SAMPLE_FEATURES features, thinned to SAMPLE_POINTS."""
+        train, schema = self._dataset.train, self._dataset.schema
+        if not len(train):
+            return ()
+        start = int(train.starts[len(train) // 2])
+        step = -(-train.window // SAMPLE_POINTS)
+        window = np.asarray(train.rows[start : start + train.window : step], np.float64)
+        return tuple(
+            Sample(feature.name, tuple(each if math.isfinite(each) else None for each in window[:, place].tolist()))
+            for place, feature in enumerate(schema.features[:SAMPLE_FEATURES])
+        )
 
     def data_has_changed(self, now: float) -> bool:
         """Whether the files are worth reading again; `now` is of a clock that never jumps.

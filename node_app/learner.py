@@ -23,7 +23,7 @@ from node_app.follow import Follower, Model
 from node_app.memory import give_back
 from node_app.progress import Progress
 from node_app.pulse import Pulse
-from node_app.records import Adoption, Run
+from node_app.records import Adoption, Run, Sample
 from node_app.serving import Serving
 from node_app.store import Store
 from node_app.train import LocalResult
@@ -140,6 +140,11 @@ class Learner:
             bench.keep(newest)
             self._show_served(bench)
         return said
+
+    def sample(self) -> tuple[Sample, ...]:
+        """A training window, for people; none before the data was read."""
+        bench = self._bench
+        return bench.sample() if bench is not None else ()
 
     def served(self) -> tuple[Bundle, str, Served]:
         """What predictions are made with: the task, the run in hex, the model.

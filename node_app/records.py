@@ -68,3 +68,10 @@ class Drift(msgspec.Struct, frozen=True):
     std: float
     fleet_mean: float
     fleet_std: float
+
+
+class Sample(msgspec.Struct, frozen=True):
+    """A feature's values in one training window, oldest first, as the model sees them; NaN is None."""
+
+    name: str
+    values: tuple[float | None, ...]

@@ -55,6 +55,7 @@ class Views:
             "runs": self.runs,
             "adoptions": self.adoptions,
             "drift": self._drift,
+            "sample": self._learner.sample,
         }
 
     def history(self) -> list[Decided]:

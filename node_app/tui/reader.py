@@ -10,7 +10,7 @@ import msgspec
 from fieldfold.control.client import ControlClient
 from fieldfold.control.recent import Slice
 from fieldfold.logs import Entry
-from node_app.records import Adoption, Carried, Decided, Drift, Run
+from node_app.records import Adoption, Carried, Decided, Drift, Run, Sample
 from node_app.status import NodeStatus
 from node_app.tui.snapshot import Snapshot
 
@@ -20,6 +20,7 @@ WHOLE: Final[dict[str, Any]] = {
     "history": tuple[Decided, ...],
     "outbox": tuple[Carried, ...],
     "drift": tuple[Drift, ...],
+    "sample": tuple[Sample, ...],
 }
 """Views that are read whole, when what they depend on has changed."""
 GROWING: Final[dict[str, Any]] = {"log": Slice[Entry], "runs": Slice[Run], "adoptions": Slice[Adoption]}
@@ -58,7 +59,11 @@ class NodeReader:
             fresh = msgspec.convert(client.view(name, after=seen), GROWING[name])
             self._marks[name] = fresh.end
             return (*getattr(before, name), *fresh.items)[-KEPT:]
-        mark = None if name == "outbox" and status.outbox else (status.accepted, status.rejected, status.version)
+        mark: object = (status.accepted, status.rejected, status.version)
+        if name == "outbox" and status.outbox:
+            mark = None
+        elif name == "sample":
+            mark = (status.task, status.data)
         if mark is not None and mark == self._marks.get(name):
             return None
         self._marks[name] = mark

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fieldfold.logs import Entry
 from fieldfold.terminal.attachment import Picture
-from node_app.records import Adoption, Carried, Decided, Drift, Run
+from node_app.records import Adoption, Carried, Decided, Drift, Run, Sample
 from node_app.status import NodeStatus
 
 
@@ -25,3 +25,4 @@ class Snapshot(Picture, frozen=True, kw_only=True):
     adoptions: tuple[Adoption, ...] = ()
     log: tuple[Entry, ...] = ()
     drift: tuple[Drift, ...] = ()
+    sample: tuple[Sample, ...] = ()

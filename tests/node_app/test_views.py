@@ -15,6 +15,8 @@ from node_app.views import drift
 from tests.node_app.beside import Beside
 from tests.node_app.running import Running, joined, until
 
+VIEWS = ("history", "outbox", "log", "runs", "adoptions", "drift", "sample")
+
 
 def test_what_happens_is_numbered_and_the_oldest_forgotten() -> None:
     recent: Recent[str] = Recent(3)
@@ -41,8 +43,8 @@ def test_a_node_shows_its_updates_its_curves_its_log_and_its_drift(
     running: Running, beside: Beside, bundle: Bundle
 ) -> None:
     with running() as daemon, ControlClient(daemon._control.path) as client:
-        assert client.attach(read_only=True).views == ("history", "outbox", "log", "runs", "adoptions", "drift")
-        assert client.view("drift") == []
+        assert client.attach(read_only=True).views == VIEWS
+        assert client.view("drift") == client.view("sample") == []
         joined(beside, bundle)
         update = beside.next_update()
         (waiting,) = client.view("outbox")
@@ -62,6 +64,9 @@ def test_a_node_shows_its_updates_its_curves_its_log_and_its_drift(
         shown = client.view("drift")
         assert [each["name"] for each in shown] == names
         assert shown[0]["mean"] == pytest.approx(shown[0]["fleet_mean"]), "a fleet of one"
+        sample = client.view("sample")
+        assert [each["name"] for each in sample] == names
+        assert {len(each["values"]) for each in sample} == {bundle.manifest.data.window}
         assert any("rejected" in entry["text"] for entry in client.view("log")["items"])
         with pytest.raises(ControlError, match="after: Expected `int`"):
             client.view("log", after="yesterday")

@@ -17,12 +17,13 @@ class Data(NodeRoom):
 
     NAME, ROOM = "Data", "data"
     CSS_PATH = "data.tcss"
-    WANTS: ClassVar[frozenset[str]] = frozenset({"drift"})
+    WANTS: ClassVar[frozenset[str]] = frozenset({"drift", "sample"})
     ABOUT = """\
 Sources: what was read from the files of node.toml, how it was cut into windows, and what was dropped and why.
 Target: how what the model is to say is distributed over the windows; a bin is named by its lower edge.
 Features: in their own units. Drift is how far the mean here lies from the fleet's, in the fleet's standard \
 deviations; beyond two it is marked as far. That may be an honest difference of this machine, or a wrong column. \
+Sample: one training window, oldest on the left. \
 Changed files are looked at every minute and read again when they stand still."""
 
     def body(self) -> ComposeResult:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fieldfold.cli.figures import number
-from fieldfold.terminal.glyphs import Glyphs, bar
+from fieldfold.terminal.glyphs import Glyphs, bar, curve
 from fieldfold.terminal.words import Line, Words, columns, counted, fit, foreign, line
 from node_app.records import Drift
 from node_app.tui.alerts import DRIFT_STDS
@@ -14,6 +14,7 @@ from node_app.tui.snapshot import Snapshot
 
 _WIDTHS = (-9, -9, -9, -8, 14)
 """Minimum, mean, maximum, missing, drift."""
+SAMPLE_COLUMNS = 10
 
 
 def sources(snapshot: Snapshot, width: int, height: int) -> Words:
@@ -59,24 +60,29 @@ def targets(snapshot: Snapshot, width: int, height: int) -> Words:
 
 def heading(width: int) -> str:
     """Above the features."""
-    name = max(8, width - 54)
-    return columns(("feature", "minimum", "mean", "maximum", "missing", "  drift"), (name, *_WIDTHS))
+    name = _name_width(width)
+    return columns(("feature", "minimum", "mean", "maximum", "missing", "  drift", "sample"), (name, *_WIDTHS, 6))
 
 
 def features(snapshot: Snapshot, width: int) -> Sequence[Line]:
     """One feature a row; drift is the distance of its mean from the fleet's, in the fleet's standard deviations."""
     report: Any = snapshot.status.data if snapshot.status else None
     drifts = {each.name: each for each in snapshot.drift}
-    name_width = max(8, width - 54)
+    name_width, samples = _name_width(width), {each.name: each.values for each in snapshot.sample}
     rows = []
     for feature in report["features"] if report else ():
         unit = f" [{feature['unit']}]" if feature["unit"] else ""
         shift, far = _shift(drifts.get(feature["name"]))
         known = [number(feature[key]) for key in ("minimum", "mean", "maximum")]
         cells = (foreign(feature["name"] + unit), *known, str(feature["missing"]), f"  {shift}")
-        row = columns(cells, (name_width, *_WIDTHS)).rstrip()
-        rows.append(line((row, "warn")) if far else line(row))
+        row = columns(cells, (name_width, *_WIDTHS))
+        drawn = curve(samples.get(feature["name"], ()), SAMPLE_COLUMNS, 1, snapshot.glyphs)[0]
+        rows.append(line((row, "warn" if far else ""), f" {drawn}" if drawn else ""))
     return rows
+
+
+def _name_width(width: int) -> int:
+    return max(8, width - 55 - SAMPLE_COLUMNS)
 
 
 def _shift(drift: Drift | None) -> tuple[str, bool]:

@@ -12,7 +12,7 @@ import msgspec
 from fieldfold.control.recent import Recent
 from fieldfold.control.server import ControlServer
 from fieldfold.logs import Entry
-from node_app.records import Adoption, Carried, Decided, Drift, Run, Waiting
+from node_app.records import Adoption, Carried, Decided, Drift, Run, Sample, Waiting
 from node_app.status import NodeStatus
 from node_app.tui.app import NodeApp
 from tests.terminal.screens import AT, Screens, shown
@@ -142,6 +142,7 @@ class ScriptedDaemon:
             "history": lambda: self.decisions,
             "outbox": lambda: self.outbox,
             "drift": lambda: (Drift("s2", 642.7, 0.5, 642.6, 0.5), Drift("s3", 1590.5, 6.0, 1570.0, 6.0)),
+            "sample": lambda: (Sample("s2", tuple(float(n % 7) for n in range(30))), Sample("s3", (None, 1.0, 2.0))),
             "log": lambda after=0: self.log.after(after),
             "runs": lambda after=0: self.runs.after(after),
             "adoptions": lambda after=0: self.adoptions.after(after),
