@@ -77,7 +77,7 @@ def features(snapshot: Snapshot, width: int) -> Sequence[Line]:
         cells = (foreign(feature["name"] + unit), *known, str(feature["missing"]), f"  {shift}")
         row = columns(cells, (name_width, *_WIDTHS))
         drawn = curve(samples.get(feature["name"], ()), SAMPLE_COLUMNS, 1, snapshot.glyphs)[0]
-        rows.append(line((row, "warn" if far else ""), f" {drawn}" if drawn else ""))
+        rows.append(line((row if drawn else row.rstrip(), "warn" if far else ""), f" {drawn}" if drawn else ""))
     return rows
 
 
