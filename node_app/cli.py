@@ -22,6 +22,7 @@ from fieldfold.terminal.glyphs import Glyphs
 
 if TYPE_CHECKING:
     from node_app.tui.app import NodeApp
+    from node_app.tui.setup.app import SetupApp
 
 FOR_SCRIPTS = "fieldfold node status --watch"
 _SOCKET = click.option("--socket", type=click.Path(path_type=Path), help="control socket of the running daemon")
@@ -46,7 +47,8 @@ def node(  # noqa: PLR0913 - options
     """The daemon on every gateway: trains on its own data, sends updates, adopts the fleet's model.
 
     Without a subcommand, the screens of the daemon that runs here; leaving them changes nothing. Where none runs, one
-    is started with --config, ./node.toml or /etc/fieldfold/node.toml, and goes on when the screens are left.
+    is started with --config, ./node.toml or /etc/fieldfold/node.toml, and goes on when the screens are left. Where
+    there is no configuration either, a form asks for what is needed, tests it, and writes ./node.toml.
     """
     if context.invoked_subcommand is None:
         where = _running(socket, config_path, may_start=not read_only)
@@ -132,7 +134,11 @@ def _running(socket: Path | None, given: Path | None, *, may_start: bool) -> Pat
     if socket is not None:
         return socket
     usual, config_path = running_socket("node"), starting.find(given)
-    if config_path is None or (given is None and _answers(usual)):
+    if given is None and _answers(usual):
+        return usual
+    if may_start and config_path is None and sys.stdin.isatty() and sys.stdout.isatty():
+        config_path = _first_run()
+    if config_path is None:
         return usual
     where = starting.socket_of(config_path)
     if may_start and not _answers(where):
@@ -141,6 +147,21 @@ def _running(socket: Path | None, given: Path | None, *, may_start: bool) -> Pat
         sys.stderr.write(f"no daemon runs here: one is started with {config_path}\n")
         starting.start(config_path)
     return where
+
+
+def _first_run() -> Path | None:
+    """Asks for what a gateway needs and writes node.toml here; None when somebody left."""
+    app = opening.loaded(_setup, FOR_SCRIPTS)
+    from fieldfold.terminal import themes  # noqa: PLC0415 - as _app
+
+    found: Path | None = app(Path("node.toml"), theme=themes.suited(os.environ)).run()
+    return found
+
+
+def _setup() -> type[SetupApp]:
+    from node_app.tui.setup.app import SetupApp  # noqa: PLC0415 - as _app
+
+    return SetupApp
 
 
 def _answers(socket: Path) -> bool:

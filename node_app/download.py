@@ -105,6 +105,11 @@ class Download:
         self._heard_at = time.monotonic()
         self.look()
 
+    @property
+    def is_fetching(self) -> bool:
+        """Whether a task was announced whose bundle is not here yet."""
+        return self._announced is not None
+
     def lost(self) -> None:
         """The link is down: what is newest is not known any more."""
         self._looking = True

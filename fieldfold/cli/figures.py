@@ -33,4 +33,6 @@ def duration(seconds: float) -> str:
 
 def plain(text: str) -> str:
     """Text from elsewhere without what a terminal would obey."""
+    if text.isprintable():
+        return text
     return "".join(character if character.isprintable() else "?" for character in text)

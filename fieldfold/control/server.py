@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import pwd
 import socket
@@ -10,6 +11,7 @@ import socketserver
 import stat
 import struct
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -25,6 +27,8 @@ READ_ONLY = "this connection is read-only"
 ANOTHER_USER = "this user may look but not command"
 _PEER_CREDENTIALS = struct.Struct("3i")
 _FASTEST_WATCH_S = 0.1
+FRESH_S = 0.05
+"""A status is made so often at most, however many ask: the daemon has better things to do."""
 _NOTICES_STOP_S = 0.1
 
 
@@ -55,7 +59,8 @@ class ControlServer:
             raise ControlError(f"{path}: cannot listen there: {error.strerror}", "set control_socket") from None
         finally:
             os.umask(mask)
-        self._server.status, self._server.commands, self._server.closing = status, commands, self._closing
+        self._server.status = _Status(status)
+        self._server.commands, self._server.closing = commands, self._closing
         self._server.views = views or {}
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(_NOTICES_STOP_S,), name="control", daemon=True
@@ -71,11 +76,37 @@ class ControlServer:
         self.path.unlink(missing_ok=True)
 
 
+class _Status:
+    """Makes the status, and remembers it for a moment as what is sent. Thread-safe.
+
+    Args:
+        make: gives it; called by one thread at a time.
+    """
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._line, self._made_at = b"", -math.inf
+
+    def line(self) -> bytes:
+        """The answer as a line."""
+        with self._lock:
+            now = time.monotonic()
+            if now - self._made_at >= FRESH_S:
+                self._line, self._made_at = _line(Answer(ok=True, result=self._make())), now
+            return self._line
+
+    def forget(self) -> None:
+        """Something was asked for, and may have changed it."""
+        with self._lock:
+            self._made_at = -math.inf
+
+
 class _Server(socketserver.ThreadingUnixStreamServer):
     daemon_threads = True
     block_on_close = False
     request_queue_size = 128  # a Unix socket refuses whoever finds the queue full; Python's default holds 5
-    status: Callable[[], Any]
+    status: _Status
     commands: Commands
     views: Calls
     closing: threading.Event
@@ -98,10 +129,10 @@ class _Session(socketserver.StreamRequestHandler):
 
     def _serve(self, request: Request) -> None:
         if request.ask == "status":
-            self._send(Answer(ok=True, result=self.server.status()))
+            self.wfile.write(self.server.status.line())
         elif request.ask == "watch":
             while not self.server.closing.is_set():
-                self._send(Answer(ok=True, result=self.server.status()))
+                self.wfile.write(self.server.status.line())
                 self.server.closing.wait(max(request.every_s, _FASTEST_WATCH_S))
         elif request.ask == "attach":
             self.read_only = self.read_only or request.read_only
@@ -132,6 +163,9 @@ class _Session(socketserver.StreamRequestHandler):
             return known[name](*asks, **request.arguments)
         except TypeError as error:
             raise ControlError(f"{name}: {error}") from None
+        finally:
+            if kind == "command":
+                self.server.status.forget()
 
     def _peer_uid(self) -> int:
         """The user at the other end, as the kernel knows him."""
@@ -139,7 +173,11 @@ class _Session(socketserver.StreamRequestHandler):
         return int(_PEER_CREDENTIALS.unpack(raw)[1])
 
     def _send(self, answer: Answer) -> None:
-        self.wfile.write(msgspec.json.encode(answer) + b"\n")
+        self.wfile.write(_line(answer))
+
+
+def _line(answer: Answer) -> bytes:
+    return msgspec.json.encode(answer) + b"\n"
 
 
 def user_name(uid: int) -> str:

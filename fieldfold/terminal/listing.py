@@ -64,6 +64,7 @@ class Listing(Vertical):
         self._shown: tuple[Line, ...] = ()
         self._known: tuple[str, ...] = ()
         self._drawn: tuple[object, ...] | None = None
+        self._made: tuple[Any, int, tuple[Line, ...], tuple[str, ...]] | None = None
         self._filter = ""
 
     def compose(self) -> ComposeResult:
@@ -86,7 +87,7 @@ class Listing(Vertical):
         width = self.size.width - 3  # padding on both sides, and the scroll bar
         if snapshot is None or width < 1:
             return
-        rows, known = self._sought(tuple(self._rows(snapshot, width)), snapshot)
+        rows, known = self._sought(snapshot, width)
         heading = self._heading(width)
         if (rows, known, heading, self._filter) == self._drawn:
             return
@@ -100,9 +101,12 @@ class Listing(Vertical):
         empty = f"nothing with {self._filter!r} in it" if self._filter else self._empty
         self._items.put(rows, max(0, min(place or 0, len(rows) - 1)), empty)
 
-    def _sought(self, rows: tuple[Line, ...], snapshot: Any) -> tuple[tuple[Line, ...], tuple[str, ...]]:
-        """The rows that have what is looked for, and what they are."""
-        known = tuple(self._keys(snapshot)) if self._keys is not None else ()
+    def _sought(self, snapshot: Any, width: int) -> tuple[tuple[Line, ...], tuple[str, ...]]:
+        """The rows that have what is looked for, and what they are; all rows are made once a snapshot."""
+        if self._made is None or self._made[0] is not snapshot or self._made[1] != width:
+            known = tuple(self._keys(snapshot)) if self._keys is not None else ()
+            self._made = (snapshot, width, tuple(self._rows(snapshot, width)), known)
+        _, _, rows, known = self._made
         sought = self._filter.lower()
         if not sought:
             return rows, known

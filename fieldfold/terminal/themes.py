@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from textual.app import App
 from textual.theme import BUILTIN_THEMES, Theme
@@ -48,7 +48,7 @@ ASCII_CSS: Final = """
 """For an app with the class -ascii."""
 
 
-def register(app: App[None]) -> None:
+def register(app: App[Any]) -> None:
     """Leaves exactly the themes that were drawn for these screens, and that of the terminal's own colours."""
     for name in BUILTIN_THEMES:
         if name not in NAMES.values():

@@ -55,6 +55,9 @@ class Tmux:
     def press(self, key: str) -> None:
         self._run("send-keys", key)
 
+    def type(self, words: str) -> None:
+        self._run("send-keys", "-l", words)
+
     def reads(self, *words: str) -> str:
         """Waits until all the words stand on the screen."""
         deadline = time.monotonic() + PATIENCE_S

@@ -1,0 +1,1 @@
+"""First run: a form, and what each step of it came to."""
