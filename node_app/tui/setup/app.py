@@ -85,6 +85,9 @@ class SetupApp(App[Path]):
     TITLE = "fieldfold"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+s", "write", "Write and start", show=False, priority=True),
+        # With priority, what is typed right after a tab is already the next line's.
+        Binding("tab", "app.focus_next", show=False, priority=True),
+        Binding("shift+tab", "app.focus_previous", show=False, priority=True),
         Binding("f1", "about", "Help", show=False),
         Binding("ctrl+c", "quit", show=False, priority=True),
     ]

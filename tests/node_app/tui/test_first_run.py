@@ -155,7 +155,7 @@ def test_from_nothing_to_a_training_node(tmp_path: Path) -> None:
                 tmux.type(words)
                 tmux.press("Tab")
             tmux.press("Enter")
-            tmux.reads("the certificate is that of gateway-01", "the task is turbofan", "all of it works")
+            tmux.reads("the certificate is that of gateway-01", "all of it works")
             tmux.press("C-s")
             tmux.reads(NODE, "link ok", "steps/s")
             assert load(here / "node.toml").name == NODE
@@ -163,4 +163,5 @@ def test_from_nothing_to_a_training_node(tmp_path: Path) -> None:
             until(lambda: not tmux.is_there, "q does not leave")
         finally:
             tmux.end()
-            end_daemon(socket / "node.sock")
+            if (socket / "node.sock").exists():
+                end_daemon(socket / "node.sock")
