@@ -28,10 +28,10 @@ from benchmarks.load.usage import cpu_by_thread_s, cpu_s, median, peak_rss_bytes
 FOLDER = Path(".cache/benchmarks/intake")
 NODES = 30
 IN_FLIGHT = 4
-UNLIKE = 8
-"""Deltas that are sent, in turn; what they cost does not depend on what was sent before."""
-BUFFERS = (10, 30)
-"""Distinct nodes that make a version: the default of a fleet of this size, and three times as many."""
+UNLIKE = 30
+"""Deltas that are sent, in turn: more than wait for a version at a time, for no two nodes send the same."""
+BUFFERS = (10, 20)
+"""Distinct nodes that make a version: the default of a fleet of this size, and twice as many."""
 WANTED = {1_000_000: 20.0, 10_000_000: 30.0}
 WANTED_FLOORS = 4.0
 SETTLE_S = 2.0
