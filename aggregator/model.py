@@ -26,11 +26,11 @@ log = logging.getLogger(__name__)
 NORMS_REMEMBERED, NORMS_OF_A_NODE = 64, 4
 PROGRESS_EVERY_S = 5.0
 PARAMS_BETWEEN_CHECKPOINTS = 2_500_000_000
-"""Decoding and adding so many parameters takes a few seconds, and so does what else is counted as such."""
-PARAMS_OF_OVERHEAD = 150_000
+"""Decoding and adding so many parameters takes about three seconds of a core."""
+PARAMS_OF_OVERHEAD = 250_000
 """What a contribution costs besides, counted in parameters."""
 CONTRIBUTIONS_OF_A_VERSION = 10
-"""To compute, compare and write a version takes as long as to fold so many contributions of its size."""
+"""To compute, compare and write a version takes as long as to fold so many contributions."""
 VERSIONS_BETWEEN_CHECKPOINTS = 100
 """So that the past of a small model can be given up, or taken up again, in pieces that are not too long."""
 
@@ -297,9 +297,8 @@ class GlobalModel:
 
 def replay_is_long(contributions: int, versions: int, num_params: int) -> bool:
     """Whether it takes seconds to fold so many contributions since a checkpoint into so many versions again."""
-    params = contributions * (num_params + PARAMS_OF_OVERHEAD)
-    params += versions * CONTRIBUTIONS_OF_A_VERSION * num_params
-    return params >= PARAMS_BETWEEN_CHECKPOINTS
+    steps = contributions + CONTRIBUTIONS_OF_A_VERSION * versions
+    return steps * (num_params + PARAMS_OF_OVERHEAD) >= PARAMS_BETWEEN_CHECKPOINTS
 
 
 def _remembered(norms: tuple[tuple[str, float], ...], node: str, norm: float) -> tuple[tuple[str, float], ...]:
