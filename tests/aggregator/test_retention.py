@@ -150,7 +150,7 @@ def test_by_size_and_the_file_becomes_smaller(tmp_path: Path, clock: Clock) -> N
     plant.crash()
     assert plant.model.version == 30
     plant.ledger.close()
-    assert plant.path.stat().st_size < full_bytes / 3
+    assert plant.path.stat().st_size < full_bytes / 2
 
 
 def test_repeated_updates_whose_decision_is_dropped_are_not_folded_again(
