@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from fieldfold.task.authoring import ColumnTarget, DataSchema, Task, accuracy, cross_entropy, features, sgd
 from fieldfold.task.bundle import Bundle
-from fieldfold.task.compile.build import compile_task
 from fieldfold.task.compile.samples import Arrays
 from fieldfold.task.onnx_runtime import OnnxRuntime
+from tests.task.built import built
 
 CHANNELS = 8
 NORMS = 7
@@ -43,10 +43,9 @@ class Alike(nn.Module):
         return result
 
 
-@pytest.fixture(scope="module")
-def bundle() -> Bundle:
+def alike() -> Task:
     data = DataSchema(features("x", "y", "z"), 12, ColumnTarget("state", classes=("good", "worn")))
-    task = Task(
+    return Task(
         name="alike",
         model=Alike,
         loss=cross_entropy,
@@ -56,7 +55,11 @@ def bundle() -> Bundle:
         learning_rate=0.05,
         batch_size=16,
     )
-    return compile_task(task, lambda _: None)  # with 20 steps beside float64 torch, running statistics included
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return built("alike", alike)  # with 20 steps beside float64 torch, running statistics included
 
 
 def test_each_has_memory_of_its_own_for_its_statistics(bundle: Bundle, tmp_path: Path) -> None:

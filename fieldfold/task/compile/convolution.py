@@ -183,17 +183,21 @@ def _stacked(padded: Tensor, small: Tensor, weight: Tensor, window: Window) -> T
     """One product over examples and places for all kernel positions together.
 
     With the places in one line, a kernel position is a shift of that line: of `small` in the last dimension, of
-    `padded` in the others. Where it would run over the end of a row, it meets the zeros that fill up `small`.
+    `padded` in the others, and in the only one where it has the fewer channels. Where a shift would run over the end
+    of a row, it meets the zeros that fill up `small`.
     """
     sizes, out = list(padded.shape[2:]), list(small.shape[2:])
     filled = pad(small, [0] * len(out), [size - o for size, o in zip(sizes, out, strict=True)])
     steps = [math.prod(sizes[d + 1 :]) * window.dilation[d] for d in range(len(sizes))]
-    later = [offset * steps[-1] for offset in range(window.kernel[-1])]
-    earlier = [
-        -sum(step * offset for step, offset in zip(steps, position, strict=False))
-        for position in itertools.product(*map(range, window.kernel[:-1]))
-    ]
-    products = _lines(filled, later) @ _lines(padded, earlier).t()
+    earlier_dims = len(out) - 1 or int(padded.shape[1] < small.shape[1])
+    earlier, later = (
+        [
+            sum(step * offset for step, offset in zip(steps[dims], position, strict=True))
+            for position in itertools.product(*map(range, window.kernel[dims]))
+        ]
+        for dims in (slice(earlier_dims), slice(earlier_dims, None))
+    )
+    products = _lines(filled, later) @ _lines(padded, [-shift for shift in earlier]).t()
     shape = [len(later), small.shape[1], len(earlier), padded.shape[1]]
     return products.reshape(shape).permute(1, 3, 2, 0).reshape(weight.shape)
 
