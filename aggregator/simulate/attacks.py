@@ -1,18 +1,16 @@
 """What a node sends that lies. Pure; `own` is what it would send if it did not.
 
-ALIE: Baruch, Baruch and Goldberg, "A Little Is Enough", NeurIPS 2019. Min-max: Shejwalkar and Houmansadr, "Manipulating
-the Byzantine", NDSS 2021. Mimic: Karimireddy, He and Jaggi, "Byzantine-Robust Learning on Heterogeneous Datasets", ICLR
-2022. The attackers see all that the honest have sent.
+ALIE: Baruch, Baruch and Goldberg, "A Little Is Enough", NeurIPS 2019. Min-max: Shejwalkar and Houmansadr,
+"Manipulating the Byzantine", NDSS 2021. Mimic: Karimireddy, He and Jaggi, "Byzantine-Robust Learning on Heterogeneous
+Datasets", ICLR 2022. The attackers see all that the honest have sent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 from numpy.typing import NDArray
 
-from fieldfold.params import Vector, norm
+from fieldfold.params import Vector, as_vector, norm
 
 FLIPPED = -3.0
 LOUDER = 10.0
@@ -32,7 +30,7 @@ def noise(own: Vector, rng: np.random.Generator) -> Vector:
 
 def alie(honest: NDArray[np.float32]) -> Vector:
     """One standard deviation below the mean of what the honest sent last, (nodes, num_params), in every parameter."""
-    return (honest.mean(0) - honest.std(0)).astype(np.float32)
+    return as_vector(honest.mean(0) - honest.std(0))
 
 
 def min_max(honest: NDArray[np.float32]) -> Vector:
@@ -46,9 +44,4 @@ def min_max(honest: NDArray[np.float32]) -> Vector:
     along = around @ direction
     # |mean + g direction - u|^2 = squares - 2 g along + g^2 <= widest, for every u
     farthest = float(np.min(along + np.sqrt(np.maximum(along * along - squares + widest, 0.0))))
-    return (mean + farthest * direction).astype(np.float32)
-
-
-def mimic(sent: Mapping[int, Vector], node: int) -> Vector | None:
-    """What an honest node sent last; None before it has."""
-    return sent.get(node)
+    return as_vector(mean + farthest * direction)

@@ -18,11 +18,9 @@ from aggregator.release.model import advance
 from aggregator.simulate import attacks
 from aggregator.simulate.fleet import draw, luck, switched_on_at
 from aggregator.simulate.partition import Indices, deal
-from aggregator.simulate.scenario import MethodConfig, Scenario
-from aggregator.simulate.workers import Data, Run, Scores, Workers
-from fieldfold.codec import ErrorFeedback
+from aggregator.simulate.scenario import MethodConfig
+from aggregator.simulate.workers import Run, Scores, Trained, Workers, encoded
 from fieldfold.params import Vector
-from fieldfold.task import Bundle
 from fieldfold.task.local_training import run_seed
 
 BYTES_PER_PARAMETER = 4
@@ -83,17 +81,16 @@ class Event(NamedTuple):
 class Simulation:
     """The present state of one run; `run` brings it to its end."""
 
-    def __init__(
-        self, scenario: Scenario, method: MethodConfig, seed: int, bundle: Bundle, data: Data, workers: Workers
-    ) -> None:
-        self._scenario, self._name, self._fold, self._seed = scenario, method.name, method.fold, seed
-        self._manifest, self._workers = bundle.manifest, workers
+    def __init__(self, method: MethodConfig, seed: int, workers: Workers) -> None:
+        self._name, self._fold, self._seed, self._workers = method.name, method.fold, seed, workers
+        self._scenario = scenario = workers.scenario
+        self._manifest = workers.bundle.manifest
         self._fleet = draw(scenario, seed)
         self._windows: list[Indices] = deal(
-            data.holdings, scenario.partition, self._fleet.is_slow, self._manifest.batch_size, seed
+            workers.data.holdings, scenario.partition, self._fleet.is_slow, self._manifest.batch_size, seed
         )
         self._state: Any = method.fold.init()
-        self._exact = bundle.initial_parameters()
+        self._exact = workers.bundle.initial_parameters()
         self._released = {0: self._exact.copy()}
         self._release_bytes: list[int] = [0]
         self._version = 0
@@ -103,9 +100,9 @@ class Simulation:
         self._runs = [0] * scenario.nodes
         self._base = [0] * scenario.nodes
         self._last_base = [-1] * scenario.nodes
-        self._training: dict[int, Future[Vector]] = {}
+        self._training: dict[int, Future[Trained]] = {}
         self._waiting: set[int] = set()
-        self._feedback: dict[int, ErrorFeedback] = {}
+        self._residuals: dict[int, Vector] = {}
         self._sent: dict[int, Vector] = {}
         self._lie: tuple[int, Vector] | None = None
         self._points: list[tuple[float, int, int, Future[Scores]]] = []
@@ -166,34 +163,37 @@ class Simulation:
             self._lost += 1
             self._plan("start", now_s + takes_s + self._scenario.availability.away_s, node)
             return
-        base = self._base[node]
+        kind, base = self._scenario.attack.kind, self._base[node]
         self._training[node] = self._workers.train(
             Run(
                 self._released[base],
                 base,
                 self._windows[node],
-                run_seed(str(node), self._seed, base, self._runs[node]),
-                relabelled=bool(self._fleet.is_lying[node]) and self._scenario.attack.kind == "label-flip",
+                self._run_seed(node),
+                relabelled=kind == "label-flip" and bool(self._fleet.is_lying[node]),
+                residual=self._residuals.get(node),
+                tell=kind not in {"none", "label-flip"},
             )
         )
         self._plan("trained", now_s + takes_s, node)
 
     def _send(self, now_s: float, node: int) -> None:
-        delta = self._training.pop(node).result()
-        if self._fleet.is_lying[node]:
-            delta = self._lies(node, delta)
-        elif self._scenario.attack.kind != "none":
-            self._sent[node] = delta
-        layout = self._manifest.layout
-        feedback = self._feedback.get(node) or ErrorFeedback.start(layout.num_params, num_trained=layout.num_trained)
-        encoded = feedback.encode(
-            delta, self._scenario.profile, seed=run_seed(str(node), self._seed, -1, self._runs[node])
-        )
-        if encoded.feedback.residual.any():
-            self._feedback[node] = encoded.feedback
-        self._bytes_up += len(encoded.payload)
-        upload_s = len(encoded.payload) / float(self._fleet.up_bytes_s[node])
-        self._plan("arrived", now_s + self._scenario.link.delay_s + upload_s, node, encoded.payload)
+        trained = self._training.pop(node).result()
+        if trained.delta is not None and self._fleet.is_lying[node]:
+            lie = self._lies(node, trained.delta)
+            trained = encoded(
+                self._scenario, self._workers.bundle, lie, self._residuals.get(node), self._run_seed(node)
+            )
+        elif trained.delta is not None:
+            self._sent[node] = trained.delta
+        if trained.residual is not None:
+            self._residuals[node] = trained.residual
+        self._bytes_up += len(trained.payload)
+        upload_s = len(trained.payload) / float(self._fleet.up_bytes_s[node])
+        self._plan("arrived", now_s + self._scenario.link.delay_s + upload_s, node, trained.payload)
+
+    def _run_seed(self, node: int) -> int:
+        return run_seed(str(node), self._seed, self._base[node], self._runs[node])
 
     def _lies(self, node: int, own: Vector) -> Vector:
         kind = self._scenario.attack.kind
@@ -201,7 +201,7 @@ class Simulation:
             return attacks.sign_flip(own)
         if kind == "noise":
             return attacks.noise(own, np.random.default_rng([self._seed, node, self._runs[node]]))
-        if kind == "label-flip" or not self._sent:
+        if not self._sent:
             return own
         if kind in {"alie", "min-max"}:
             if self._lie is None or self._updates - self._lie[0] >= FRESH_LIES:
@@ -210,8 +210,7 @@ class Simulation:
             return self._lie[1]
         honest_nodes = np.flatnonzero(~self._fleet.is_lying)
         by_pace = honest_nodes[np.argsort(self._fleet.update_s[honest_nodes])]
-        copied = attacks.mimic(self._sent, int(by_pace[-1] if kind == "mimic-slow" else by_pace[0]))
-        return own if copied is None else copied
+        return self._sent.get(int(by_pace[-1] if kind == "mimic-slow" else by_pace[0]), own)
 
     def _goes_on(self, now_s: float, node: int) -> None:
         """After its update: with the newest version, or, where that is the one it had, when there is another."""
@@ -295,16 +294,3 @@ class Simulation:
             float32_bytes=self._updates * BYTES_PER_PARAMETER * self._manifest.layout.num_params,
             seconds=seconds,
         )
-
-
-def simulate(  # noqa: PLR0913, PLR0917 -- what a run is made of
-    scenario: Scenario,
-    method: MethodConfig,
-    seed: int,
-    bundle: Bundle,
-    data: Data,
-    workers: Workers,
-    told: Callable[[float, int], None],
-) -> Outcome:
-    """Runs one method with one seed."""
-    return Simulation(scenario, method, seed, bundle, data, workers).run(told)

@@ -115,7 +115,7 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         wait_for_version_s: how long a node waits for a newer version before it trains from the same one again.
         steps: local steps of a run; 0 takes the task's.
         local_learning_rate: 0 takes the task's.
-        seeds: each method runs once for each of them; a seed draws the fleet, the split, batches and first parameters.
+        seeds: each method runs once for each of them; a seed draws the fleet, the split and the batches.
         profile: codec profile of the updates.
         max_norm: as in `[verify]`.
     """

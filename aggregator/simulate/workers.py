@@ -1,4 +1,4 @@
-"""Processes that train and score, with the task's own runtime; one job after another, each from nothing but its words."""
+"""Processes that train, encode and score, with the task's own runtime; a job holds all that it needs."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aggregator.simulate.partition import Holdings, Indices
 from aggregator.simulate.scenario import Scenario
+from fieldfold.codec import ErrorFeedback
 from fieldfold.errors import FieldfoldError
 from fieldfold.params import Vector
 from fieldfold.sensors import files
@@ -26,6 +28,9 @@ from fieldfold.task.local_training import Plan, train_locally
 from fieldfold.task.opening import RuntimeSettings
 from fieldfold.task.runtime import Runtime
 
+Targets: TypeAlias = NDArray[np.float32]
+"""Of each row, (num_rows, num_columns)."""
+
 
 class Run(NamedTuple):
     """A local run to be done.
@@ -36,6 +41,8 @@ class Run(NamedTuple):
         windows: indices of the node's training windows.
         seed: of its batches.
         relabelled: whether each class is taken for the next one, which is one way to lie.
+        residual: what the codec left out before; None for nothing.
+        tell: whether the delta is wanted besides, in full.
     """
 
     base: Vector
@@ -43,6 +50,16 @@ class Run(NamedTuple):
     windows: Indices
     seed: int
     relabelled: bool = False
+    residual: Vector | None = None
+    tell: bool = False
+
+
+class Trained(NamedTuple):
+    """The update's payload, what the codec left out of it, and the delta where it was asked for."""
+
+    payload: bytes
+    residual: Vector | None
+    delta: Vector | None
 
 
 class Scores(NamedTuple):
@@ -71,12 +88,8 @@ def read(scenario: Scenario, bundle: Bundle, base: Path) -> Data:
     schema = bundle.manifest.data
     reading = files.read(schema, scenario.data, base)
     dataset = assemble(schema, reading)
-    held_out = assemble(
-        schema,
-        files.read(schema, scenario.evaluation, base),
-        last_only=scenario.evaluation.windows == "last",
-        held_out=True,
-    )
+    beside = scenario.evaluation
+    held_out = assemble(schema, files.read(schema, beside, base), last_only=beside.windows == "last", held_out=True)
     if schema.normalisation == "fleet":
         statistics = normalisation(dataset.sums)
         dataset, held_out = dataset.normalised(statistics), held_out.normalised(statistics)
@@ -94,9 +107,20 @@ def classes_of(schema: DataSchema, windows: Windows) -> Indices | None:
 
 
 class Workers:
-    """A pool; use as a context manager. A mistake in a job is raised where its result is asked for."""
+    """A pool; use as a context manager. A mistake in a job is raised where its result is asked for.
 
-    def __init__(self, scenario: Scenario, bundle: Bundle, base: Path, processes: int | None = None) -> None:
+    Attributes:
+        scenario, bundle: what all of them work on.
+        data: what the fleet holds together.
+
+    Raises:
+        FieldfoldError: when the data is not what the task needs.
+    """
+
+    def __init__(self, scenario: Scenario, base: Path, processes: int | None = None) -> None:
+        self.scenario = scenario
+        self.bundle = bundle = Bundle.read(base / scenario.task)
+        self.data = read(scenario, bundle, base)
         self._pool = ProcessPoolExecutor(
             processes or len(os.sched_getaffinity(0)),
             mp_context=multiprocessing.get_context("spawn"),
@@ -112,8 +136,8 @@ class Workers:
     ) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def train(self, run: Run) -> Future[Vector]:
-        """The delta that a run leads to."""
+    def train(self, run: Run) -> Future[Trained]:
+        """A local run, encoded."""
         return self._pool.submit(_train, run)
 
     def score(self, parameters: Vector) -> Future[Scores]:
@@ -168,7 +192,17 @@ def _at_desk() -> _Desk:
     return desk
 
 
-def _train(run: Run) -> Vector:
+def encoded(scenario: Scenario, bundle: Bundle, delta: Vector, residual: Vector | None, seed: int) -> Trained:
+    """A delta as it is sent."""
+    layout = bundle.manifest.layout
+    feedback = ErrorFeedback.start(layout.num_params, num_trained=layout.num_trained)
+    if residual is not None:
+        feedback = ErrorFeedback(residual, layout.num_trained)
+    payload, _, following, _ = feedback.encode(delta, scenario.profile, seed=seed)
+    return Trained(payload, following.residual if following.residual.any() else None, None)
+
+
+def _train(run: Run) -> Trained:
     desk = _at_desk()
     manifest, scenario = desk.bundle.manifest, desk.scenario
     windows = replace(desk.data.train, starts=desk.data.train.starts[run.windows])
@@ -187,16 +221,19 @@ def _train(run: Run) -> Vector:
         num_trained=manifest.num_trained,
     )
     result = train_locally(desk.runtime, run.base, desk.bundle.initial_local(), windows, plan, _NoGate())
-    assert result is not None
-    return result.delta
+    if result is None:
+        raise FieldfoldError("a local run was given up")
+    sent = encoded(scenario, desk.bundle, result.delta, run.residual, run.seed)
+    return sent._replace(delta=result.delta) if run.tell else sent
 
 
-def _relabelled(desk: _Desk, windows: Windows) -> Vector:
+def _relabelled(desk: _Desk, windows: Windows) -> Targets:
     """Classes moved on by one; numbers turned about the middle of their range."""
     targets = windows.targets
     if desk.data.holdings.classes is not None:
-        return ((targets + 1) % (desk.data.holdings.classes.max() + 1)).astype(np.float32)
-    return (np.nanmin(targets) + np.nanmax(targets) - targets).astype(np.float32)
+        return np.mod(targets + 1, np.float32(desk.data.holdings.classes.max() + 1))
+    turned: Targets = np.nanmin(targets) + np.nanmax(targets) - targets
+    return turned
 
 
 def _score(parameters: Vector) -> Scores:
