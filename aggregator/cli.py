@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from aggregator.ledger_cli import backup, export, refold, restore, verify
+from aggregator.simulate.command import simulate
 from fieldfold import logs
 from fieldfold.cli.figures import number, plain, size
 from fieldfold.control.client import ControlClient
@@ -23,7 +24,7 @@ def aggregator() -> None:
     """The service beside the broker: takes updates, folds them, releases the model."""
 
 
-for each in (verify, backup, restore, export, refold):
+for each in (verify, backup, restore, export, refold, simulate):
     aggregator.add_command(each)
 
 
