@@ -59,8 +59,7 @@ class SlotsState(msgspec.Struct, frozen=True):
 
 
 class Slots(Buffered, frozen=True, kw_only=True, tag="slots", tag_field="method"):
-    """`turns` is the share of the fleet that speaks between two steps; the first comes when `start` nodes were
-    heard."""
+    """A share `turns` of the fleet speaks between two steps; the first comes when `start` nodes were heard."""
 
     turns: Annotated[float, msgspec.Meta(gt=0, le=10)] = 0.2
     start: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 1
