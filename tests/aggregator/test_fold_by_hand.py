@@ -112,7 +112,7 @@ class TestFedBuff:
 
 class TestRateCorrectedFedBuff:
     def test_waits_for_distinct_nodes_and_keeps_the_later_delta_of_each(self) -> None:
-        method = RateCorrectedFedBuff(buffer_size=2, clip_factor=1000)
+        method = RateCorrectedFedBuff(buffer_size=2, server_learning_rate=1, clip_factor=1000)
         taken = steps(method, *(contribution(node, *delta) for node, delta in zip("abba", (A, A, B, A), strict=True)))
         assert_moves(taken[0], *A)  # nobody else is known yet
         assert taken[1:3] == [None, None]
@@ -124,19 +124,19 @@ class TestRateCorrectedFedBuff:
     def test_weighs_by_pace(self) -> None:
         # Arrivals 1 to 9. T_a = T_b = .7 x 2 + .3 x 3 = 2.3 after arrivals 8 and 7, T_c = 9 - 6 = 3:
         # r_c = 3 x (2 / 2.3 + 1 / 3) / 3, and r_a = 2.3 x (2 / 2.3) / 2 = 1, T_c being unknown at arrival 8.
-        method = RateCorrectedFedBuff(buffer_size=2, clip_factor=1000)
+        method = RateCorrectedFedBuff(buffer_size=2, server_learning_rate=1, clip_factor=1000)
         last = steps(method, *(contribution(node, *A) for node in "ababacbac"))[-1]
         assert last is not None
         assert last.weights == {"a": pytest.approx(1 / 2), "c": pytest.approx((2 / 2.3 + 1 / 3) / 2)}
 
     def test_never_weighs_more_than_max_rate(self) -> None:
-        method = RateCorrectedFedBuff(buffer_size=2, clip_factor=1000, max_rate=1.1)
+        method = RateCorrectedFedBuff(buffer_size=2, server_learning_rate=1, clip_factor=1000, max_rate=1.1)
         last = steps(method, *(contribution(node, *A) for node in "ababacbac"))[-1]
         assert last is not None
         assert last.weights["c"] == pytest.approx(1.1 / 2)
 
     def test_a_delta_that_replaces_a_waiting_one_does_not_make_its_node_faster(self) -> None:
-        method = RateCorrectedFedBuff(buffer_size=2, clip_factor=1000)
+        method = RateCorrectedFedBuff(buffer_size=2, server_learning_rate=1, clip_factor=1000)
         once = steps(method, *(contribution(node, *A) for node in "abaabba"))[-1]
         often = steps(method, *(contribution(node, *A) for node in "abbbbaaaaabbbbbba"))[-1]
         assert once is not None
@@ -144,7 +144,7 @@ class TestRateCorrectedFedBuff:
         assert once.weights == often.weights
 
     def test_scales_down_what_is_much_longer_than_the_recent_ones(self) -> None:
-        method = RateCorrectedFedBuff(buffer_size=1, clip_factor=3)
+        method = RateCorrectedFedBuff(buffer_size=1, server_learning_rate=1, clip_factor=3)
         taken = steps(method, *(contribution("a", *A) for _ in range(5)), contribution("a", 0, 60, 0))
         assert_moves(taken[4], *A)
         assert_moves(taken[5], 0, 3, 0)

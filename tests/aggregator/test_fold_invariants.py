@@ -104,8 +104,8 @@ def end(method: Method, arrivals: list[Contribution]) -> Vector:
         FedAvg(clients_per_round=1),
         FedAsync(alpha=1.0),
         FedBuff(buffer_size=1),
-        RateCorrectedFedBuff(clip_factor=1000),
-        RateCorrectedFedBuff(buffer_size=5, clip_factor=1000),
+        RateCorrectedFedBuff(server_learning_rate=1, clip_factor=1000),
+        RateCorrectedFedBuff(buffer_size=5, server_learning_rate=1, clip_factor=1000),
     ],
     ids=["fedavg", "fedasync", "fedbuff", "rate-corrected", "rate-corrected-5"],
 )
