@@ -11,8 +11,8 @@ help:  ## say what there is
 demo: .venv/demo  ## a fleet of 12 gateways learns on this machine; about two minutes, no torch
 	@$(BIN)/python -m examples.turbofan.demo
 
-test: .venv/dev  ## the tests, against a real Mosquitto, which is installed if it is not there
-	@packaging/install-mosquitto
+test: .venv/dev  ## the tests, against a real Mosquitto and in a real tmux, which are installed if missing
+	@packaging/install-test-programs
 	@$(BIN)/python -m pytest --numprocesses auto --dist loadscope
 
 check: .venv/dev  ## formatting, lint, types and floors
@@ -21,7 +21,7 @@ check: .venv/dev  ## formatting, lint, types and floors
 	@$(BIN)/lint-imports
 
 bench: .venv/dev  ## the benchmarks; each prints a table and one JSON line
-	@packaging/install-mosquitto
+	@packaging/install-test-programs
 	@for name in turbofan footprint; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 .venv/demo: pyproject.toml constraints.txt

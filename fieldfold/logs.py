@@ -9,6 +9,10 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from fieldfold.control.recent import Recent
+
+LINES_KEPT = 1000
+LONGEST_LINE = 2000
 Format: TypeAlias = Literal["text", "json"]
 
 
@@ -31,6 +35,38 @@ class _TextFormatter(logging.Formatter):
         """Line breaks within a message are escaped, so that nothing from outside can forge a line."""
         line = super().format(record)
         return line if record.exc_info else "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One line of the log, for a screen; `at` is seconds since 1970."""
+
+    at: float
+    level: str
+    text: str
+
+
+class Tail(logging.Handler):
+    """Remembers the newest lines of a program's own log; adds itself to the root logger until it is closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entries: Recent[Entry] = Recent(LINES_KEPT)
+        logging.getLogger().addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keeps the line, with what is not printable escaped."""
+        try:
+            message = record.getMessage()
+        except (TypeError, ValueError):  # arguments that do not fit: the program goes on, as with any other handler
+            self.handleError(record)
+            return
+        text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message[:LONGEST_LINE])
+        self.entries.add(Entry(record.created, record.levelname.lower(), text[:LONGEST_LINE]))
+
+    def close(self) -> None:
+        """Hears nothing any more."""
+        logging.getLogger().removeHandler(self)
+        super().close()
 
 
 def set_up(*, level: str = "info", form: Format = "text") -> None:

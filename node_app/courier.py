@@ -52,6 +52,11 @@ class Courier:
 
     Args:
         is_fresh: whether an update that waited while there was no link is still worth sending, as far as is known.
+
+    Attributes:
+        bytes_sent: of updates, repeated ones included.
+        round_trip_s: from the newest chunk's departure to the broker's acknowledgement; None before the first.
+        waiting: updates in the outbox.
     """
 
     def __init__(
@@ -66,6 +71,7 @@ class Courier:
         self._stopping = False
         self._news = 0
         self.bytes_sent = 0
+        self.round_trip_s: float | None = None
         self.pulse = Pulse(STALLED_AFTER_S)
         self.waiting = store.num_waiting()
         self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
@@ -89,6 +95,11 @@ class Courier:
     def is_alive(self) -> bool:
         """Whether it is at work; it ends only when it is stopped, or by a fault of the program."""
         return self._thread.is_alive()
+
+    def carried(self, digest: str) -> tuple[int, int]:
+        """Chunks of an update that the broker has in this attempt, and the size of a chunk in bytes."""
+        attempt = self._attempts.get(digest, Attempt())
+        return len(attempt.delivered), attempt.chunk_bytes
 
     def wake(self) -> None:
         """Looks into the outbox at once."""
@@ -141,12 +152,14 @@ class Courier:
     def _carry(self, parcel: Parcel, attempt: Attempt) -> None:
         attempt.cut_as(chunk_size(self._link.limits.message_bytes))
         under_way: dict[int, Delivery] = {}
+        left_at = 0.0
         try:
             for index, message in enumerate(cut(parcel.body, attempt.chunk_bytes)):
                 if self._stopping:
                     return
                 self.pulse.beat()
                 if index not in attempt.delivered:
+                    left_at = time.monotonic()
                     under_way[index] = self._link.publish(self._topic, message)
                     self.bytes_sent += len(message)
         except LinkDownError:
@@ -159,6 +172,7 @@ class Courier:
             self.pulse.beat()
             if delivery.wait(_DELIVERY_S):
                 attempt.delivered.add(index)
+                self.round_trip_s = time.monotonic() - left_at
         if len(attempt.delivered) * attempt.chunk_bytes >= len(parcel.body):
             attempt.complete(time.monotonic())
         else:

@@ -9,8 +9,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 import fieldfold
 from fieldfold.control.protocol import default_socket
 from fieldfold.control.server import ControlServer
@@ -18,6 +16,7 @@ from fieldfold.errors import ConfigError, FieldfoldError, StoreDamagedError
 from fieldfold.link.mqtt import MqttLink
 from fieldfold.link.outgoing import Outgoing
 from fieldfold.link.session import Connected, Disconnected, Link, Received, Refused, Will
+from fieldfold.logs import Tail
 from fieldfold.sensors.statistics import FeatureSums
 from fieldfold.service import Notifier
 from fieldfold.trust.tls import check_certificate
@@ -35,8 +34,11 @@ from node_app.courier import Courier
 from node_app.download import Download
 from node_app.learner import Learner
 from node_app.link_state import LinkState
+from node_app.machine import Machine
+from node_app.records import Drift
 from node_app.status import NodeStatus, presence
 from node_app.store import Parcel, Store
+from node_app.views import Views, drift
 
 log = logging.getLogger(__name__)
 TICK_S = 1.0
@@ -54,6 +56,7 @@ class Daemon:
 
     def __init__(self, config: NodeConfig, base: Path, link: Link | None = None) -> None:
         _check_identity(config, base)
+        self._tail = Tail()
         self._config = config
         self._topics = Topics(config.federation)
         self._store = Store(base / config.state_dir / "node.sqlite")
@@ -76,11 +79,12 @@ class Daemon:
         self._last_receipt = ""
         self._started_at = time.monotonic()
         self._shown: tuple[float, object] = (0.0, "")
-        self._process = psutil.Process()
+        self._machine = Machine()
         self._stopping = False
         socket = base / config.control_socket if config.control_socket else default_socket("node")
         commands = {"pause": self._pause, "resume": self._resume}
-        self._control = ControlServer(socket, self.status, commands)
+        views = Views(self._store, self._courier, self._learner, self._tail, self._drift).table()
+        self._control = ControlServer(socket, self.status, commands, views)
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
@@ -132,6 +136,7 @@ class Daemon:
         self._learner.join(timeout_s=1.0)
         self._download.keep_pieces()
         self._store.close()
+        self._tail.close()
 
     @property
     def has_ended(self) -> bool:
@@ -270,7 +275,8 @@ class Daemon:
         """A frozen picture; may be called from any thread."""
         progress, follower, bundle = self._learner.progress, self._download.follower, self._download.bundle
         model = follower.model if follower else None
-        totals = self._store.totals()
+        totals, now = self._store.totals(), time.monotonic()
+        rests = progress.state == "waiting for a newer version" and progress.rests_until
         return NodeStatus(
             node=self._config.name,
             federation=self._config.federation,
@@ -278,6 +284,9 @@ class Daemon:
             detail=self._trouble or progress.detail or self._store.notice,
             connected=self._link.is_up,
             link=self._state.words,
+            broker=self._state.url,
+            link_up_s=None if self._state.up_since is None else now - self._state.up_since,
+            round_trip_s=self._courier.round_trip_s,
             task=bundle.manifest.name if bundle else "",
             task_digest=bundle.digest if bundle else "",
             runtime=progress.runtime,
@@ -293,6 +302,7 @@ class Daemon:
             step=progress.step,
             steps=progress.steps,
             steps_per_s=progress.steps_per_s,
+            next_run_s=max(0.0, progress.rests_until - now) if rests else None,
             accepted=totals.accepted,
             rejected=totals.rejected,
             last_receipt=self._last_receipt,
@@ -303,10 +313,23 @@ class Daemon:
             float32_up=progress.float32_up,
             float32_down=self._download.float32_down,
             reconnects=max(0, self._state.connections - 1),
-            memory_bytes=self._process.memory_info().rss,
-            uptime_s=time.monotonic() - self._started_at,
+            memory_bytes=self._machine.memory_bytes,
+            cpu_s=self._machine.cpu_s,
+            temperature_c=self._machine.temperature_c,
+            uptime_s=now - self._started_at,
+            log_end=self._tail.entries.end,
+            runs_end=self._learner.runs.end,
+            adoptions_end=self._learner.adoptions.end,
             data=self._learner.report,
         )
+
+    def _drift(self) -> tuple[Drift, ...]:
+        """How this gateway's features lie beside the fleet's statistics."""
+        follower, bundle, sums = self._download.follower, self._download.bundle, self._sums
+        model = follower.model if follower else None
+        if bundle is None or sums is None or model is None or model.normalisation is None:
+            return ()
+        return drift(bundle.manifest.data, sums, model.normalisation)
 
     def _pause(self) -> str:
         """The `pause` command."""

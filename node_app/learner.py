@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from fieldfold.control.recent import Recent
 from fieldfold.errors import FieldfoldError
 from fieldfold.sensors.files import find
 from fieldfold.sensors.report import DataReport
@@ -19,7 +20,9 @@ from node_app.bench import Bench
 from node_app.config import NodeConfig
 from node_app.follow import Follower, Model
 from node_app.memory import give_back
+from node_app.progress import Progress
 from node_app.pulse import Pulse
+from node_app.records import Adoption, Run
 from node_app.store import Store
 from node_app.train import LocalResult
 
@@ -34,29 +37,10 @@ LOOK_AT_DATA_S = 60.0
 KEEP_EVERY_S = 60.0
 """Models are written to disk this often and at the end; oftener would wear out the box's flash."""
 IDLE_AFTER_S = 10.0
+POINTS_KEPT = 300
+"""Runs and adoptions that a screen may draw curves of."""
 STALLED_AFTER_S = 3600.0
 """A step or an evaluation may take minutes on a small box, and a bundle's first trial fifty."""
-
-
-class Progress(msgspec.Struct, frozen=True):
-    """What of the learner may be shown; replaced, never changed."""
-
-    state: str = "starting"
-    detail: str = ""
-    runtime: str = ""
-    device: str = ""
-    runtime_reason: str = ""
-    adopted_version: int | None = None
-    served_version: int | None = None
-    served_score: float | None = None
-    global_score: float | None = None
-    step: int = 0
-    steps: int = 0
-    loss: float | None = None
-    steps_per_s: float | None = None
-    last_update_bytes: int = 0
-    updates: int = 0
-    float32_up: int = 0
 
 
 class Learner:
@@ -65,6 +49,10 @@ class Learner:
     Args:
         on_statistics: called with the node's feature sums when its data has been read.
         on_update: called when an update lies in the outbox.
+
+    Attributes:
+        progress, report: what may be shown of its work and of its data.
+        runs, adoptions: the newest of them, since the start of the daemon.
     """
 
     def __init__(
@@ -89,6 +77,8 @@ class Learner:
         self._in_hand: tuple[Model, LocalResult] | None = None
         self.progress = Progress()
         self.report: DataReport | None = None
+        self.runs: Recent[Run] = Recent(POINTS_KEPT)
+        self.adoptions: Recent[Adoption] = Recent(POINTS_KEPT)
         self.pulse = Pulse(STALLED_AFTER_S)
         self._started_at = time.monotonic()
         self._kept_at = self._data_seen_at = self._started_at
@@ -285,9 +275,11 @@ class Learner:
     def _adopt(self, bench: Bench, model: Model) -> None:
         bench.adopt(model)
         runtime = bench.runtime(model.normalisation)
+        served = bench.served.version if bench.served else None
+        self.adoptions.add(Adoption(time.time(), model.version, bench.global_score, served))
         self._show(
             adopted_version=model.version,
-            served_version=bench.served.version if bench.served else None,
+            served_version=served,
             served_score=bench.served.score if bench.served else None,
             global_score=bench.global_score,
             runtime=runtime.name,
@@ -301,7 +293,7 @@ class Learner:
     def _learn(self, bench: Bench, model: Model) -> None:
         """Trains and hands in. A result that the disk has no room for is handed in when there is some."""
         self._store.require_room(2 * model.parameters.nbytes)
-        self._show(state="learning", detail="", step=0)
+        self._show(state="learning", detail="", step=0, rests_until=0.0)
         result = bench.train(model, self)
         if result is not None:
             self._in_hand = (model, result)
@@ -310,6 +302,9 @@ class Learner:
     def _hand_in(self, bench: Bench, model: Model, result: LocalResult) -> None:
         parcel = bench.hand_in(model, result)
         self._in_hand = None
+        self.runs.add(
+            Run(time.time(), model.version, result.train_loss, result.num_steps, result.seconds, len(parcel.body))
+        )
         self._show(
             loss=result.train_loss,
             steps_per_s=result.num_steps / max(result.seconds, 1e-9),
@@ -326,7 +321,8 @@ class Learner:
 
     def _wait(self, state: str, seconds: float | None = None, detail: str = "") -> None:
         if self.progress.state != state:
-            self._show(state=state, detail=detail)
+            rests_until = 0.0 if seconds is None else time.monotonic() + seconds
+            self._show(state=state, detail=detail, rests_until=rests_until)
         self._rest(seconds)
 
     def _rest(self, seconds: float | None) -> None:

@@ -17,27 +17,29 @@ class LinkState:
     Attributes:
         words: for the status.
         connections: how often the link came up.
+        url: where the broker is.
+        up_since: when this connection came up, on the monotonic clock; None while there is none.
         trouble: what a connection does not mend, and what to do about it; empty where there is nothing.
     """
 
     def __init__(self, url: str) -> None:
-        self._url = url
+        self.url = url
         self.words = "connecting"
         self.connections = 0
         self.trouble = ""
         self._refusal: Refused | None = None
-        self._up_since: float | None = None
+        self.up_since: float | None = None
 
     def connected(self, event: Connected, now: float) -> None:
         """The link is up."""
         self.connections += 1
-        self._up_since, self._refusal = now, None
+        self.up_since, self._refusal = now, None
         self.words = f"MQTT {event.limits.protocol}"
-        log.info("connected to %s (%s)", self._url, self.words)
+        log.info("connected to %s (%s)", self.url, self.words)
 
     def disconnected(self, event: Disconnected) -> None:
         """Says why, once; a refusal was said before, with what to do about it."""
-        self._up_since = None
+        self.up_since = None
         words = f"down: {event.reason}"
         if self.words != words and (self._refusal is None or self._refusal.reason != event.reason):
             self.words = words
@@ -54,6 +56,6 @@ class LinkState:
 
     def tick(self, now: float) -> None:
         """Forgets a trouble that has not come back for a while."""
-        if self.trouble and self._up_since is not None and now - self._up_since > MENDED_AFTER_S:
+        if self.trouble and self.up_since is not None and now - self.up_since > MENDED_AFTER_S:
             log.info("the link has been up for %.0f s: sessions are not ended any more", MENDED_AFTER_S)
             self.trouble = ""

@@ -18,9 +18,17 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
         newest_version: newest version heard of; `version` is the one held.
         runtime: `onnx` or `torch`, empty before it is needed; `device` is where it computes.
         runtime_reason: why this one was taken.
+        broker: its URL.
+        link_up_s: how long this connection has lasted; None while there is none.
+        round_trip_s: from a chunk's departure to the broker's acknowledgement; None before the first.
+        next_run_s: until it trains on the same version again at the latest; None while it trains, or where that
+            depends on something else.
         outbox: updates that wait for their receipt.
         bytes_up, bytes_down: MQTT payloads of this run of the daemon.
         float32_up, float32_down: what the updates, and the released versions, would have been uncompressed.
+        cpu_s: processor seconds of the daemon since its start; divide the growth by that of `uptime_s`.
+        temperature_c: of the hottest sensor; None where the box shows none.
+        log_end, runs_end, adoptions_end: number of the newest item of these views.
         data: the data report; see fieldfold.sensors.dataset.DataReport.
     """
 
@@ -30,6 +38,9 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     detail: str
     connected: bool
     link: str
+    broker: str
+    link_up_s: float | None
+    round_trip_s: float | None
     task: str
     task_digest: str
     runtime: str
@@ -45,6 +56,7 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     step: int
     steps: int
     steps_per_s: float | None
+    next_run_s: float | None
     accepted: int
     rejected: int
     last_receipt: str
@@ -56,7 +68,12 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     float32_down: int
     reconnects: int
     memory_bytes: int
+    cpu_s: float
+    temperature_c: float | None
     uptime_s: float
+    log_end: int
+    runs_end: int
+    adoptions_end: int
     data: Any = None
 
 

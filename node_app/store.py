@@ -18,6 +18,7 @@ from fieldfold.wire.chunks import object_digest
 from fieldfold.wire.messages import ClientUpdate, Receipt, pack, unpack
 from node_app.database import open_database
 from node_app.pieces import Pieces
+from node_app.records import Decided, Waiting
 from node_app.schema import TABLES
 
 log = logging.getLogger(__name__)
@@ -271,6 +272,20 @@ class Store:
             return True
 
         return self._transact(work)
+
+    def outbox(self) -> list[Waiting]:
+        """What waits for its receipt, oldest first, without the updates themselves."""
+        query = (
+            "SELECT sequence, digest, base_version, has_left, length(body), created_at FROM outbox ORDER BY sequence"
+        )
+        rows = self._transact(lambda db: db.execute(query).fetchall())
+        return [Waiting(row[0], row[1], row[2], bool(row[3]), *row[4:]) for row in rows]
+
+    def history(self, limit: int) -> list[Decided]:
+        """The newest decisions, newest first; HISTORY_KEPT of them are there at most."""
+        query = "SELECT * FROM history ORDER BY sequence DESC LIMIT ?"
+        rows = self._transact(lambda db: db.execute(query, (min(limit, HISTORY_KEPT),)).fetchall())
+        return [Decided(row[0], bool(row[1]), *row[2:]) for row in rows]
 
     def totals(self) -> Totals:
         """Accepted and rejected updates since the store began."""

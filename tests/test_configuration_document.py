@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import tomllib
 import types
@@ -14,6 +15,7 @@ import msgspec
 import pytest
 
 from aggregator import config as aggregator_config
+from aggregator.fold.buffered import Buffered
 from fieldfold import settings
 from fieldfold.codec import PROFILES
 from fieldfold.errors import FieldfoldError
@@ -75,14 +77,28 @@ def options(kind: Any) -> tuple[Any, ...]:
 
 def structures() -> Iterator[tuple[str, Structure]]:
     """What a heading must name, in backticks, for each structure that the two files consist of."""
-    option: Any
+    yield "rule", Buffered
     for name, whole in FILES.items():
         yield name, whole
         for field in msgspec.structs.fields(whole):
-            for option in options(field.type):
-                if isinstance(option, type) and issubclass(option, msgspec.Struct):
-                    tag = option.__struct_config__.tag
-                    yield f'method = "{tag}"' if tag else f"[{field.name}]", option
+            yield from tables_of(field)
+
+
+def tables_of(field: msgspec.structs.FieldInfo) -> Iterator[tuple[str, Structure]]:
+    """The structures that a key may hold; of those with a tag also the ones within."""
+    option: Any
+    for option in options(field.type):
+        if isinstance(option, type) and issubclass(option, msgspec.Struct):
+            config = option.__struct_config__
+            yield f'{config.tag_field} = "{config.tag}"' if config.tag else f"[{field.name}]", option
+            for inner in msgspec.structs.fields(option) if config.tag else ():
+                yield from tables_of(inner)
+
+
+def own_fields(structure: Structure) -> list[msgspec.structs.FieldInfo]:
+    """Those that it does not have from the structure above it, which has a table of its own, or has otherwise."""
+    own = inspect.get_annotations(structure)
+    return [field for field in msgspec.structs.fields(structure) if field.name in own]
 
 
 STRUCTURES = sorted(set(structures()), key=lambda each: each[0])
@@ -125,12 +141,14 @@ def limits_of(kind: Any) -> Iterator[str]:
 def range_of(meta: msgspec.Meta) -> str:
     if meta.gt is not None:
         return f"above {meta.gt}" if meta.le is None else f"above {meta.gt}, to {meta.le}"
+    if meta.lt is not None:
+        return f"{meta.ge} to below {meta.lt}"
     return f"{meta.ge} or more" if meta.le is None else f"{meta.ge} to {meta.le}"
 
 
 @pytest.mark.parametrize(("name", "structure"), STRUCTURES, ids=[name for name, _ in STRUCTURES])
 def test_a_table_lists_the_keys_of_its_structure_and_no_other(name: str, structure: Structure) -> None:
-    keys = {field.encode_name for field in msgspec.structs.fields(structure)}
+    keys = {field.encode_name for field in own_fields(structure)}
     tag_field = structure.__struct_config__.tag_field
     assert set(documented(name)) == keys | ({tag_field} if tag_field else set())
 
@@ -138,7 +156,7 @@ def test_a_table_lists_the_keys_of_its_structure_and_no_other(name: str, structu
 @pytest.mark.parametrize(("name", "structure"), STRUCTURES, ids=[name for name, _ in STRUCTURES])
 def test_every_key_stands_there_with_its_default_and_its_limits(name: str, structure: Structure) -> None:
     rows = documented(name)
-    for field in msgspec.structs.fields(structure):
+    for field in own_fields(structure):
         row = rows[field.encode_name]
         assert row.default == default_of(field), field.name
         for limit in limits_of(field.type):

@@ -54,3 +54,28 @@ def test_a_second_call_replaces_the_first(capsys: pytest.CaptureFixture[str]) ->
     logs.set_up()
     logging.getLogger("test").info("once")
     assert capsys.readouterr().err.count("once") == 1
+
+
+def test_the_tail_remembers_the_newest_lines_and_ends_with_its_daemon() -> None:
+    logs.set_up(level="info")
+    tail = logs.Tail()
+    log = logging.getLogger("test")
+    for number in range(logs.LINES_KEPT + 5):
+        log.warning("line %d", number)
+    log.error("it says %s", "\x1b[2Jforged\n")
+    kept = tail.entries.after()
+    assert (kept.end, len(kept.items)) == (logs.LINES_KEPT + 6, logs.LINES_KEPT)
+    assert (kept.items[-1].level, kept.items[-1].text) == ("error", r"it says \x1b[2Jforged\n")
+    tail.close()
+    log.warning("nobody hears this")
+    assert tail.entries.end == kept.end
+
+
+def test_a_line_that_cannot_be_put_together_does_not_stop_the_program(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.set_up()
+    tail = logs.Tail()
+    too_few = (1,)
+    logging.getLogger("test").warning("%d and %d", *too_few)
+    tail.close()
+    assert tail.entries.end == 0
+    assert "not enough arguments" in capsys.readouterr().err

@@ -10,16 +10,27 @@ from typing import Annotated
 
 import msgspec
 
-from aggregator.fold.contribution import Contribution, Step, Waiting, combine
+from aggregator.fold.buffered import Buffered, Memory, Waiting
+from aggregator.fold.contribution import Contribution, Step
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """A node's delta in the running round, and the factor that clips it."""
+
+    node: str
+    payload: bytes
+    num_examples: int
+    clip: float
 
 
 class FedAvgState(msgspec.Struct, frozen=True):
-    """The deltas of the running round; a factor is the node's number of examples."""
+    """The running round."""
 
-    round: tuple[Waiting, ...] = ()
+    round: tuple[Answer, ...] = ()
+    memory: Memory = Memory()
 
 
-class FedAvg(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="fedavg", tag_field="method"):
+class FedAvg(Buffered, frozen=True, kw_only=True, tag="fedavg", tag_field="method"):
     """A round ends when `clients_per_round` distinct nodes have answered; only the newest version counts.
 
     A node that answers twice in a round has its later delta counted; one whose round ended before its delta's turn
@@ -27,17 +38,11 @@ class FedAvg(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="fedav
     """
 
     clients_per_round: Annotated[int, msgspec.Meta(ge=1, le=100_000)]
-    server_learning_rate: Annotated[float, msgspec.Meta(gt=0, le=10)] = 1.0
 
     @property
     def max_staleness(self) -> int | None:
         """Only deltas against the newest version belong to the round."""
         return 0
-
-    @property
-    def needs_drift(self) -> bool:
-        """A round's deltas share their base."""
-        return False
 
     def init(self) -> FedAvgState:
         """An empty round."""
@@ -49,15 +54,15 @@ class FedAvg(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="fedav
         """Adds to the round; steps when it is complete."""
         if contribution.staleness > 0:
             return state, None
-        mine = Waiting(contribution.node, contribution.payload, float(contribution.num_examples))
-        others = tuple(waiting for waiting in state.round if waiting.node != contribution.node)
-        full = (*others, mine)
+        memory, clip = self.clip(state.memory, contribution.norm)
+        mine = Answer(contribution.node, contribution.payload, contribution.num_examples, clip)
+        full = (*(answer for answer in state.round if answer.node != contribution.node), mine)
         if len(full) < self.clients_per_round:
-            return FedAvgState(full), None
-        examples = sum(waiting.factor for waiting in full)
-        weights = {waiting.node: waiting.factor / examples for waiting in full}
-        scaled = tuple(
-            Waiting(waiting.node, waiting.payload, self.server_learning_rate * weights[waiting.node])
-            for waiting in full
+            return FedAvgState(full, memory), None
+        examples = sum(answer.num_examples for answer in full)
+        weighed = tuple(
+            Waiting(answer.node, answer.payload, answer.clip * len(full) * answer.num_examples / examples)
+            for answer in full
         )
-        return FedAvgState(), Step(combine(scaled, num_params), weights)
+        memory, step = self.end(memory, weighed, num_params)
+        return FedAvgState((), memory), step

@@ -8,24 +8,21 @@ one of its own node that still waits is no arrival: the node is heard once a ste
 
 With `weigh_examples` a delta also counts n_i / mean_j(n_j), by the examples that the nodes say they hold; since that
 is only what they say, at most MAX_SHARE.
-
-A delta longer than `clip_factor` times the median of the recent norms is scaled down to that length.
 """
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping
 from typing import Annotated
 
 import msgspec
 
-from aggregator.fold.contribution import Contribution, Step, Waiting, mean_step
+from aggregator.fold.buffered import Buffered, Memory, Waiting
+from aggregator.fold.contribution import Contribution, Step
 
 PACE_MEMORY = 0.7
 """Share of the old value in the moving average of T_i."""
 MAX_SHARE = 4.0
-NORMS_REMEMBERED = 64
 ACTIVE_WITHIN_TURNS = 20
 """A node counts as active while it was heard within this many turns of the whole fleet."""
 
@@ -39,37 +36,24 @@ class Pace(msgspec.Struct, frozen=True):
 
 
 class RateCorrectedState(msgspec.Struct, frozen=True):
-    """One waiting delta a node, the paces, and the norms that clipping is measured by."""
+    """One waiting delta a node, and the paces."""
 
     arrivals: int = 0
     buffer: tuple[Waiting, ...] = ()
     paces: Mapping[str, Pace] = {}
-    norms: tuple[float, ...] = ()
+    memory: Memory = Memory()
 
 
-class RateCorrectedFedBuff(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="rate-corrected-fedbuff", tag_field="method"
-):
+class RateCorrectedFedBuff(Buffered, frozen=True, kw_only=True, tag="rate-corrected-fedbuff", tag_field="method"):
     """K = `buffer_size` distinct nodes make a step; 0 takes a third of the active nodes, 2 to 10.
 
     Not one: a single update, made heavier for its node's slowness and rounded at random, is a step too far.
     """
 
     buffer_size: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 0
-    server_learning_rate: Annotated[float, msgspec.Meta(gt=0, le=10)] = 1.0
     max_rate: Annotated[float, msgspec.Meta(ge=1, le=1000)] = 10.0
-    clip_factor: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 3.0
+    clip_factor: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 3.0
     weigh_examples: bool = False
-
-    @property
-    def max_staleness(self) -> int | None:
-        """Any: the point is to hear the slow ones."""
-        return None
-
-    @property
-    def needs_drift(self) -> bool:
-        """Deltas are taken as they are."""
-        return False
 
     def init(self) -> RateCorrectedState:
         """Nobody heard yet."""
@@ -84,14 +68,14 @@ class RateCorrectedFedBuff(
             arrivals += 1
             before = paces.get(contribution.node)
             paces = {**paces, contribution.node: _heard(before, arrivals, contribution)}
-        factor = self._rate(paces, contribution.node) * self._clip(state.norms, contribution.norm)
-        factor *= self._share(paces, contribution.node)
+        memory, clip = self.clip(state.memory, contribution.norm)
+        factor = clip * self._rate(paces, contribution.node) * self._share(paces, contribution.node)
         mine = Waiting(contribution.node, contribution.payload, factor)
         full = (*(waiting for waiting in state.buffer if waiting.node != contribution.node), mine)
-        norms = (*state.norms, contribution.norm)[-NORMS_REMEMBERED:]
         if len(full) < self._wanted(paces, arrivals):
-            return RateCorrectedState(arrivals, full, paces, norms), None
-        return RateCorrectedState(arrivals, (), paces, norms), mean_step(full, self.server_learning_rate, num_params)
+            return RateCorrectedState(arrivals, full, paces, memory), None
+        memory, step = self.end(memory, full, num_params)
+        return RateCorrectedState(arrivals, (), paces, memory), step
 
     def _rate(self, paces: Mapping[str, Pace], node: str) -> float:
         """r_i = min(r_max, T_i mean_j(1 / T_j)); 1 for a node whose pace is not known yet."""
@@ -107,11 +91,6 @@ class RateCorrectedFedBuff(
             return 1.0
         mean = sum(pace.num_examples for pace in paces.values()) / len(paces)
         return min(MAX_SHARE, paces[node].num_examples / mean)
-
-    def _clip(self, norms: tuple[float, ...], length: float) -> float:
-        """The factor that shortens a delta of this length to `clip_factor` x the median of the recent ones."""
-        limit = self.clip_factor * statistics.median(norms) if norms else 0.0
-        return limit / length if 0.0 < limit < length else 1.0
 
     def _wanted(self, paces: Mapping[str, Pace], arrivals: int) -> int:
         """How many distinct nodes make a step."""

@@ -95,7 +95,7 @@ class Site:
     def _start_broker(self) -> None:
         program = find_mosquitto()
         if program is None:
-            raise FieldfoldError("Mosquitto is not installed", "run packaging/install-mosquitto")
+            raise FieldfoldError("Mosquitto is not installed", "run packaging/install-test-programs")
         for attempts_left in reversed(range(START_ATTEMPTS)):
             self.port = free_port()
             try:

@@ -19,6 +19,18 @@ def number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
 
 
+def duration(seconds: float) -> str:
+    """A time in whole units, without what would change while it is read: `2 min`, `3 h 5 min`, `14 days`."""
+    minutes = int(seconds // 60)
+    if minutes < 1:
+        return "under a minute"
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 24 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes // (24 * 60)} days" if minutes >= 48 * 60 else f"1 day {minutes // 60 - 24} h"
+
+
 def plain(text: str) -> str:
     """Text from elsewhere without what a terminal would obey."""
     return "".join(character if character.isprintable() else "?" for character in text)

@@ -36,7 +36,8 @@ fieldfold broker run DIR                     start it
 fieldfold aggregator run --config FILE       the service beside the broker
 fieldfold task publish X.bundle              give the fleet something to learn
 fieldfold node run --config FILE             the daemon on every gateway
-fieldfold node status                        how it is doing
+fieldfold node                               its screens, for whoever operates it
+fieldfold node status                        how it is doing, for scripts too
 """
 
 

@@ -17,12 +17,35 @@ MAX_SOCKET_PATH_BYTES = 107
 
 
 class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a client asks: `status` once, `watch` one every `every_s` seconds, or a `command` with arguments."""
+    """What a client asks.
 
-    ask: Literal["status", "watch", "command"]
+    Attributes:
+        ask: `status` once, `watch` one every `every_s` seconds, a `view` or a `command` by its name with arguments,
+            or `attach`, which says what this connection may do.
+        read_only: given with `attach`, this connection is refused every command from then on.
+    """
+
+    ask: Literal["status", "watch", "attach", "view", "command"]
+    view: str = ""
     command: str = ""
     arguments: dict[str, Any] = {}
     every_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 1.0
+    read_only: bool = False
+
+
+class Rights(msgspec.Struct, frozen=True):
+    """The answer to `attach`.
+
+    Attributes:
+        may_command: whether a command on this connection would be carried out.
+        why_not: in words, where it would not.
+        views, commands: the names known here.
+    """
+
+    may_command: bool
+    why_not: str
+    views: tuple[str, ...]
+    commands: tuple[str, ...]
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +64,15 @@ def default_socket(program: Literal["node", "aggregator"]) -> Path:
     if os.geteuid() == 0:
         return Path("/run/fieldfold") / f"{program}.sock"
     return Path(platformdirs.user_runtime_dir("fieldfold")) / f"{program}.sock"
+
+
+def running_socket(program: Literal["node", "aggregator"]) -> Path:
+    """Where a client looks: the default place, or the system's where only that has a socket."""
+    mine, system = default_socket(program), Path("/run/fieldfold") / f"{program}.sock"
+    try:
+        return system if not mine.exists() and system.exists() else mine
+    except OSError:
+        return mine
 
 
 def check_socket_path(path: Path) -> Path:

@@ -15,10 +15,13 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from fieldfold.control.protocol import MAX_LINE_BYTES, Answer, Request, check_socket_path
+from fieldfold.control.protocol import MAX_LINE_BYTES, Answer, Request, Rights, check_socket_path
 from fieldfold.errors import ControlError, FieldfoldError
 
-Commands: TypeAlias = Mapping[str, Callable[..., Any]]
+Calls: TypeAlias = Mapping[str, Callable[..., Any]]
+Commands: TypeAlias = Calls
+READ_ONLY = "this connection is read-only"
+ANOTHER_USER = "this user may look but not command"
 _PEER_CREDENTIALS = struct.Struct("3i")
 _FASTEST_WATCH_S = 0.1
 _NOTICES_STOP_S = 0.1
@@ -27,18 +30,20 @@ _NOTICES_STOP_S = 0.1
 class ControlServer:
     """Serves a status and a table of commands until `stop`.
 
-    Anyone who may open the socket may read the status; only root and the daemon's own user may command.
+    Anyone who may open the socket may read status and views; only root and the daemon's own user may command, and
+    nobody over a connection that was attached read-only.
 
     Args:
         path: where the socket is to be; a stale one is replaced, one that answers is an error.
         status: gives a frozen, JSON-able snapshot; called from the server's threads.
         commands: name -> function of the command's arguments; raises FieldfoldError to refuse.
+        views: name -> function of the view's arguments, which changes nothing; called as `status` is.
 
     Raises:
         ControlError: when another daemon answers at `path`, or the socket cannot be made.
     """
 
-    def __init__(self, path: Path, status: Callable[[], Any], commands: Commands) -> None:
+    def __init__(self, path: Path, status: Callable[[], Any], commands: Commands, views: Calls | None = None) -> None:
         self.path = check_socket_path(path)
         _claim(path)
         self._closing = threading.Event()
@@ -50,6 +55,7 @@ class ControlServer:
         finally:
             os.umask(mask)
         self._server.status, self._server.commands, self._server.closing = status, commands, self._closing
+        self._server.views = views or {}
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(_NOTICES_STOP_S,), name="control", daemon=True
         )
@@ -67,13 +73,16 @@ class ControlServer:
 class _Server(socketserver.ThreadingUnixStreamServer):
     daemon_threads = True
     block_on_close = False
+    request_queue_size = 128  # a Unix socket refuses whoever finds the queue full; Python's default holds 5
     status: Callable[[], Any]
     commands: Commands
+    views: Calls
     closing: threading.Event
 
 
 class _Session(socketserver.StreamRequestHandler):
     server: _Server
+    read_only = False
 
     def handle(self) -> None:
         """Answers requests until the client goes."""
@@ -93,19 +102,34 @@ class _Session(socketserver.StreamRequestHandler):
             while not self.server.closing.is_set():
                 self._send(Answer(ok=True, result=self.server.status()))
                 self.server.closing.wait(max(request.every_s, _FASTEST_WATCH_S))
+        elif request.ask == "attach":
+            self.read_only = self.read_only or request.read_only
+            self._send(Answer(ok=True, result=self._rights()))
         else:
-            self._send(Answer(ok=True, result=self._command(request)))
+            self._send(Answer(ok=True, result=self._call(request)))
 
-    def _command(self, request: Request) -> Any:
-        if request.command not in self.server.commands:
-            known = ", ".join(self.server.commands)
-            raise ControlError(f"there is no command {request.command!r}", f"known here: {known}")
-        if self._peer_uid() not in (0, os.geteuid()):
-            raise ControlError("this user may look but not command", "run it as the daemon's user or as root")
+    def _rights(self) -> Rights:
+        why_not = self._why_not()
+        return Rights(not why_not, why_not, tuple(self.server.views), tuple(self.server.commands))
+
+    def _why_not(self) -> str:
+        """Why a command is refused here; empty where it is not."""
+        if self.read_only:
+            return READ_ONLY
+        return "" if self._peer_uid() in (0, os.geteuid()) else ANOTHER_USER
+
+    def _call(self, request: Request) -> Any:
+        kind = request.ask
+        name, known = (request.view, self.server.views) if kind == "view" else (request.command, self.server.commands)
+        if name not in known:
+            raise ControlError(f"there is no {kind} {name!r}", f"known here: {', '.join(known)}")
+        if kind == "command" and (why_not := self._why_not()):
+            hint = "attach without read-only" if self.read_only else "run it as the daemon's user or as root"
+            raise ControlError(why_not, hint)
         try:
-            return self.server.commands[request.command](**request.arguments)
+            return known[name](**request.arguments)
         except TypeError as error:
-            raise ControlError(f"{request.command}: {error}") from None
+            raise ControlError(f"{name}: {error}") from None
 
     def _peer_uid(self) -> int:
         """The user at the other end, as the kernel knows him."""

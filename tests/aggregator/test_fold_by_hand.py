@@ -5,11 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from aggregator.fold.ace import ACE
+from aggregator.fold.ca2fl import CA2FL
 from aggregator.fold.contribution import Contribution, Method, Step
+from aggregator.fold.deadline import Deadline
+from aggregator.fold.fadas import FADAS
 from aggregator.fold.fedasync import FedAsync
 from aggregator.fold.fedavg import FedAvg
 from aggregator.fold.fedbuff import FedBuff
 from aggregator.fold.rate_corrected_fedbuff import RateCorrectedFedBuff
+from aggregator.fold.ringmaster import Ringmaster
+from aggregator.fold.server_optimizers import Sgd
 from aggregator.fold.staleness import constant, hinge, polynomial
 from fieldfold.params import as_vector
 from tests.aggregator.tiny import NUM_PARAMS, contribution
@@ -153,3 +159,84 @@ class TestRateCorrectedFedBuff:
         turns = [contribution(f"n{turn % nodes}", *A) for turn in range(12)]
         taken = steps(RateCorrectedFedBuff(), *turns)[6:]
         assert {len(step.weights) for step in taken if step is not None} == {wanted}
+
+
+class TestCA2FL:
+    def test_adds_the_news_of_the_buffer_to_the_mean_of_what_all_said_last(self) -> None:
+        method = CA2FL(buffer_size=2, server_learning_rate=0.5)
+        first = (contribution("a", 1, 0, 0), contribution("b", 0, 2, 0))
+        second = (contribution("a", 3, 0, 0), contribution("c", 0, 0, 4))
+        taken = steps(method, *first, *second)
+        # Nobody was heard before: v = 0 + (a + b) / 2.
+        assert_moves(taken[1], 0.5 * 0.5, 0.5 * 1, 0)
+        # h = (1, 2, 0) / 2; v = h + ((3 - 1, 0, 0) + (0, 0, 4)) / 2 = (.5 + 1, 1, 2).
+        assert_moves(taken[3], 0.5 * 1.5, 0.5 * 1, 0.5 * 2)
+
+    def test_a_node_that_speaks_twice_in_a_buffer_brings_news_of_its_own_last_word(self) -> None:
+        taken = steps(CA2FL(buffer_size=2), contribution("a", 1, 0, 0), contribution("a", 3, 0, 0))
+        # From nothing to 1, and from 1 to 3: the mean of 1 and 2.
+        assert_moves(taken[1], 1.5, 0, 0)
+
+
+class TestACE:
+    def test_steps_at_every_arrival_by_the_mean_of_what_all_said_last(self) -> None:
+        taken = steps(
+            ACE(server_learning_rate=0.5),
+            *(contribution(node, *delta) for node, delta in (("a", A), ("b", B), ("a", (5.0, 0.0, 0.0)))),
+        )
+        assert_moves(taken[0], 0.5 * 1, 0, 0)
+        assert_moves(taken[1], 0.5 * 0.5, 0.5 * 1, 0)
+        assert_moves(taken[2], 0.5 * 2.5, 0.5 * 1, 0)
+        assert taken[2] is not None
+        assert taken[2].weights == {"a": 0.5, "b": 0.5}
+
+    def test_may_wait_for_several_arrivals_and_for_enough_nodes(self) -> None:
+        taken = steps(ACE(buffer_size=2, start=3), *(contribution(node, *A) for node in "aababcab"))
+        assert [step is not None for step in taken] == [False] * 5 + [True, False, True]
+
+
+class TestFADAS:
+    def test_slows_down_when_a_buffer_holds_what_is_too_late(self) -> None:
+        method = FADAS(buffer_size=2, server_learning_rate=1.0, tau_c=2, optimizer=Sgd())
+        assert [method.rate(staleness) for staleness in (0, 2, 3, 10)] == [1, 1, 1 / 3, 1 / 10]
+        taken = steps(
+            method, *(contribution("a", *A, staleness=tau) for tau in (2, 0, 4, 0)), *[contribution("a", *A)] * 2
+        )
+        assert_moves(taken[1], 1, 0, 0)
+        assert_moves(taken[3], 1 / 4, 0, 0)
+        assert_moves(taken[5], 1, 0, 0)
+
+    def test_divides_by_the_largest_second_moment_so_far(self) -> None:
+        # m = .1 g, v = .01 g^2 after one step; then g = 0: m = .09, v stays at the larger .01.
+        taken = steps(
+            FADAS(buffer_size=1, server_learning_rate=0.5), contribution("a", *A), contribution("a", 0, 0, 0)
+        )
+        assert_moves(taken[0], 0.5 * 0.1 / (0.1 + 1e-3), 0, 0)
+        assert_moves(taken[1], 0.5 * 0.09 / (0.1 + 1e-3), 0, 0)
+
+
+class TestRingmaster:
+    def test_steps_at_once_and_ignores_what_is_at_the_threshold(self) -> None:
+        method = Ringmaster(delay_threshold=3, server_learning_rate=0.5)
+        taken = steps(method, *(contribution("a", *A, staleness=tau) for tau in (0, 2, 3)))
+        assert_moves(taken[0], 0.5, 0, 0)
+        assert_moves(taken[1], 0.5, 0, 0)
+        assert taken[2] is None
+        assert method.max_staleness == 2
+
+
+class TestDeadline:
+    def test_a_round_is_over_when_its_nodes_have_answered_often_enough(self) -> None:
+        # Two nodes, and 1 + 1/2 answers each in the mean: at the third answer. One alone must wait for its second.
+        taken = steps(
+            Deadline(laps=0.5), *(contribution(node, *delta) for node, delta in (("a", B), ("b", B), ("a", A)))
+        )
+        assert taken[:2] == [None, None]
+        assert_moves(taken[2], 0.5, 1, 0)
+
+    def test_late_answers_are_kept_and_lighter_or_dropped(self) -> None:
+        arrivals = contribution("a", *A), contribution("b", *B, staleness=3), contribution("a", *A)
+        assert_moves(steps(Deadline(laps=0.5), *arrivals)[2], 0.5, 0.5 * 0.5 * 2, 0)
+        dropped = Deadline(laps=0.5, late="dropped")
+        assert_moves(steps(dropped, *arrivals)[2], *A)
+        assert (dropped.max_staleness, Deadline().max_staleness) == (0, None)

@@ -11,11 +11,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aggregator.fold.ace import ACE
+from aggregator.fold.ca2fl import CA2FL
 from aggregator.fold.contribution import Contribution, Method, Step
+from aggregator.fold.deadline import Deadline
+from aggregator.fold.fadas import FADAS
 from aggregator.fold.fedasync import FedAsync
 from aggregator.fold.fedavg import FedAvg
 from aggregator.fold.fedbuff import FedBuff
 from aggregator.fold.rate_corrected_fedbuff import RateCorrectedFedBuff
+from aggregator.fold.ringmaster import Ringmaster
+from aggregator.fold.rules.centered_clipping import CenteredClipping
+from aggregator.fold.rules.coordinate_wise import CoordinateMedian, TrimmedMean
+from aggregator.fold.rules.geometric_median import GeometricMedian
+from aggregator.fold.rules.krum import Krum
+from aggregator.fold.server_optimizers import Momentum, Sgd, Yogi
 from aggregator.fold.staleness import hinge, polynomial
 from fieldfold.params import Vector, norm
 from tests.aggregator.tiny import FIRST, NUM_PARAMS, contribution
@@ -27,7 +37,29 @@ METHODS: dict[str, Method] = {
     "fedbuff": FedBuff(buffer_size=3),
     "rate-corrected": RateCorrectedFedBuff(),
     "rate-corrected-3": RateCorrectedFedBuff(buffer_size=3),
+    "ace": ACE(),
+    "ringmaster": Ringmaster(delay_threshold=20),
+    "deadline": Deadline(),
+    "deadline-synchronous": Deadline(late="dropped"),
+    "fadas-sgd": FADAS(buffer_size=3, optimizer=Sgd()),
+    "ace-geometric-median": ACE(buffer_size=2, start=2, rule=GeometricMedian()),
+    "deadline-krum": Deadline(rule=Krum()),
 }
+# Their step also holds what came before, or takes each parameter from another node.
+NOT_BOUNDED_BY_WEIGHTS: dict[str, Method] = {
+    "rate-corrected-median": RateCorrectedFedBuff(buffer_size=3, rule=CoordinateMedian()),
+    "fedbuff-trimmed-mean": FedBuff(buffer_size=4, clip_factor=2, rule=TrimmedMean()),
+    "ca2fl": CA2FL(buffer_size=3),
+    "fadas": FADAS(buffer_size=3),
+    "fedbuff-yogi": FedBuff(buffer_size=2, optimizer=Yogi()),
+    "ca2fl-momentum": CA2FL(buffer_size=3, optimizer=Momentum(), rule=Krum()),
+    "ace-centered-clipping": ACE(rule=CenteredClipping()),
+}
+WITH_ANY = pytest.mark.parametrize(
+    "method",
+    [*METHODS.values(), *NOT_BOUNDED_BY_WEIGHTS.values()],
+    ids=[*METHODS, *NOT_BOUNDED_BY_WEIGHTS],
+)
 EACH_METHOD = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 
 QUICK = settings(max_examples=40, deadline=None)
@@ -101,7 +133,7 @@ def test_a_step_is_finite_and_its_weights_are_bounded(method: Method, arrivals: 
             assert norm(step.update) <= sum(step.weights.values()) * longest * (1 + 1e-5) + 1e-30
 
 
-@EACH_METHOD
+@WITH_ANY
 @QUICK
 @given(arrivals=ARRIVALS, cut=st.integers(0, 25))
 def test_a_replay_from_any_stored_state_gives_the_same_bits(
@@ -120,7 +152,7 @@ def test_a_replay_from_any_stored_state_gives_the_same_bits(
             assert first.weights == second.weights
 
 
-@EACH_METHOD
+@WITH_ANY
 @QUICK
 @given(arrivals=ARRIVALS)
 def test_folding_changes_neither_the_state_nor_the_contribution(method: Method, arrivals: list[Contribution]) -> None:
@@ -132,6 +164,19 @@ def test_folding_changes_neither_the_state_nor_the_contribution(method: Method, 
         assert msgspec.msgpack.encode(state) == before
         assert drift is None or np.array_equal(drift, arrival.drift)  # type: ignore[arg-type]
         state = following
+
+
+@pytest.mark.parametrize("method", [CA2FL(buffer_size=2), ACE()], ids=["ca2fl", "ace"])
+@QUICK
+@given(deltas=st.lists(_deltas, min_size=4, max_size=4), order=st.lists(st.integers(0, 3), min_size=8, max_size=40))
+def test_once_all_were_heard_everybody_counts_the_same_however_often_they_speak(
+    method: Method, deltas: list[tuple[float, ...]], order: list[int]
+) -> None:
+    """Nodes that say the same again and again: each step is the mean over all of them."""
+    said = [contribution(f"n{node}", *deltas[node]) for node in (0, 1, 2, 3, *order)]
+    later = [step for step in fold_all(method, said)[4:] if step is not None]
+    for step in later:
+        np.testing.assert_allclose(step.update, np.mean(deltas, axis=0), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("method", [FedAvg(clients_per_round=4), FedBuff(buffer_size=4)], ids=["fedavg", "fedbuff"])

@@ -237,7 +237,7 @@ def test_a_second_daemon_on_the_same_store(gateway: Gateway) -> None:
 
 def test_asking_a_daemon_that_is_not_there(tmp_path: Path) -> None:
     line = refused("node", "status", "--socket", str(tmp_path / "node.sock"), code=CONTROL)
-    assert "no daemon answers there; is it running?" in line
+    assert "no daemon answers there; start it" in line
 
 
 # -- bundles --

@@ -35,6 +35,9 @@ class Daemon:
     def status(self) -> State:
         return State(self.version)
 
+    def tail(self, after: int = 0) -> list[int]:
+        return list(range(after, self.version))
+
     def release(self, version: int) -> dict[str, int]:
         before, self.version = self.version, version
         return {"before": before}
@@ -51,7 +54,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Da
     """One server for all: it takes half a second to stop."""
     path, daemon = tmp_path_factory.mktemp("control") / "run" / "control.sock", Daemon()
     commands: Commands = {"release": daemon.release, "refuse": daemon.refuse, "say": daemon.say}
-    server = ControlServer(path, daemon.status, commands)
+    server = ControlServer(path, daemon.status, commands, {"tail": daemon.tail})
     yield path, daemon
     server.stop()
     assert not path.exists()
@@ -105,6 +108,32 @@ def test_arguments_that_do_not_fit(client: ControlClient, arguments: dict[str, A
         client.command("release", **arguments)
 
 
+def test_views_take_arguments(client: ControlClient) -> None:
+    assert client.view("tail", after=5) == [5, 6]
+    with pytest.raises(ControlError, match="there is no view 'release'; known here: tail"):
+        client.view("release", version=1)
+    with pytest.raises(ControlError, match=r"tail: .*argument"):
+        client.view("tail", before=1)
+
+
+def test_attaching_says_what_the_connection_may_do(client: ControlClient) -> None:
+    rights = client.attach()
+    assert (rights.may_command, rights.why_not) == (True, "")
+    assert (rights.views, rights.commands) == (("tail",), ("release", "refuse", "say"))
+
+
+def test_a_read_only_connection_cannot_command_and_cannot_change_that(
+    path: Path, client: ControlClient, daemon: Daemon
+) -> None:
+    assert client.attach(read_only=True).why_not == "this connection is read-only"
+    assert not client.attach(read_only=False).may_command
+    with pytest.raises(ControlError, match="this connection is read-only; attach without read-only"):
+        client.command("release", version=9)
+    assert (client.status()["version"], client.view("tail", after=6), daemon.version) == (7, [6], 7)
+    with ControlClient(path) as other:
+        assert other.command("release", version=9) == {"before": 7}
+
+
 def test_watching_shows_every_change(path: Path, client: ControlClient) -> None:
     seen = client.watch(every_s=0.1)
     assert next(seen)["version"] == 7
@@ -135,6 +164,25 @@ def test_many_clients_at_once(path: Path) -> None:
     for thread in threads:
         thread.join()
     assert answers == [7] * 40
+
+
+def test_a_full_queue_is_waited_for(tmp_path: Path) -> None:
+    busy = socket.socket(socket.AF_UNIX)
+    busy.bind(str(tmp_path / "s"))
+    busy.listen(0)
+    first = ControlClient(tmp_path / "s")
+    opened: list[ControlClient] = []
+    second = threading.Thread(target=lambda: opened.append(ControlClient(tmp_path / "s")))
+    second.start()
+    second.join(0.05)
+    assert not opened
+    accepted, _ = busy.accept()
+    second.join()
+    assert opened
+    for client in (first, *opened):
+        client.close()
+    for end in (accepted, busy):
+        end.close()
 
 
 def raw(path: Path, line: bytes) -> dict[str, Any]:
@@ -181,13 +229,14 @@ def test_another_user_may_look_but_not_command(
 ) -> None:
     monkeypatch.setattr(_Session, "_peer_uid", lambda _: NOBODY)  # what the kernel would say of him
     assert client.status()["version"] == 7
+    assert client.attach().why_not == "this user may look but not command"
     with pytest.raises(ControlError, match="this user may look but not command"):
         client.command("release", version=1)
     assert daemon.version == 7
 
 
 def test_nobody_there(tmp_path: Path) -> None:
-    with pytest.raises(ControlError, match="no daemon answers there; is it running"):
+    with pytest.raises(ControlError, match="no daemon answers there; start it, or give --socket"):
         ControlClient(tmp_path / "none.sock")
 
 

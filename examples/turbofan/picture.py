@@ -1,0 +1,78 @@
+"""A picture of the terminal app at a running gateway, as SVG: python -m examples.turbofan.picture OUT.svg.
+
+Broker, aggregator and three gateways run as processes; the app is attached to one of them as an operator attaches it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import re
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from examples.turbofan.demo import BUNDLE, FOLD
+from examples.turbofan.fleet import Fleet
+from fieldfold.errors import FieldfoldError
+from node_app.tui.app import NodeApp
+from node_app.tui.frame import ROOMS
+
+RUN_FOLDER = Path("picture-run")
+ENGINES = {"press-07": (3, 5, 8, 13), "press-09": (21, 34, 55, 89), "oven-02": (1, 4, 9, 16)}
+STEPS_PER_S = {"press-07": 12.0, "press-09": 20.0, "oven-02": 4.0}
+VERSIONS = 40
+LONGEST_S = 120.0
+SEEN_FOR_S = 12.0
+"""The processor's load is said over ten seconds."""
+FONT_FROM_ELSEWHERE = re.compile(r"\s*@font-face \{.*?\}", re.DOTALL)
+"""A picture fetches nothing; whoever looks at it has a font of equal widths."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Draws the picture; a fleet that does not learn is one line on stderr."""
+    parser = argparse.ArgumentParser(prog="python -m examples.turbofan.picture", description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path, help="where the SVG is written")
+    parser.add_argument("--screen", choices=list(ROOMS), default="overview")
+    parser.add_argument("--columns", type=int, default=80)
+    parser.add_argument("--rows", type=int, default=24)
+    parser.add_argument("--theme", choices=["dark", "light", "16"], default="dark")
+    asked = parser.parse_args(arguments)
+    try:
+        with Fleet(RUN_FOLDER, BUNDLE, ENGINES, STEPS_PER_S, fold=FOLD) as fleet:
+            _learn(fleet)
+            app = NodeApp(fleet.socket("press-07"), read_only=False, theme=asked.theme)
+            asked.out.write_text(
+                asyncio.run(_drawn(app, asked.screen, (asked.columns, asked.rows))), encoding="utf-8"
+            )
+    except FieldfoldError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    finally:
+        shutil.rmtree(RUN_FOLDER, ignore_errors=True)
+    return 0
+
+
+def _learn(fleet: Fleet) -> None:
+    fleet.start_broker()
+    fleet.start_aggregator()
+    for name in fleet.engines:
+        fleet.start_node(name)
+    deadline = time.monotonic() + LONGEST_S
+    while ((fleet.aggregator_status() or {}).get("version") or 0) < VERSIONS:
+        fleet.check_alive()
+        if time.monotonic() > deadline:
+            raise FieldfoldError(f"there was no version {VERSIONS} in {LONGEST_S:.0f} s", "is the machine very busy?")
+        time.sleep(0.5)
+
+
+async def _drawn(app: NodeApp, room: str, size: tuple[int, int]) -> str:
+    async with app.run_test(size=size) as pilot:
+        app.action_go(room)
+        await pilot.pause(SEEN_FOR_S)
+        return FONT_FROM_ELSEWHERE.sub("", app.export_screenshot(title=f"ssh {next(iter(ENGINES))}"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""Lines for a terminal: text in pieces, each with a role that a theme may colour. Pure; knows no terminal library.
+
+A role never carries what the text does not say: whoever has no colours reads the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal, TypeAlias
+
+from fieldfold.cli.figures import plain
+
+Role: TypeAlias = Literal["", "dim", "strong", "good", "warn", "bad", "key"]
+Piece: TypeAlias = tuple[str, Role]
+Line: TypeAlias = tuple[Piece, ...]
+Words: TypeAlias = tuple[Line, ...]
+MORE = "…"
+
+
+def line(*parts: str | Piece) -> Line:
+    """A line of pieces; bare text has no role."""
+    return tuple((part, "") if isinstance(part, str) else part for part in parts if part)
+
+
+def text(of: Line) -> str:
+    """The line without roles."""
+    return "".join(piece for piece, _ in of)
+
+
+def lines_of(words: Iterable[Line]) -> str:
+    """All lines as plain text, for the clipboard, a test, or whoever has no terminal."""
+    return "\n".join(text(each).rstrip() for each in words)
+
+
+def fit(of: str, width: int) -> str:
+    """`of` in at most `width` characters; what is cut off shows as an ellipsis."""
+    return of if len(of) <= width else of[: max(0, width - 1)] + MORE[: max(0, width)]
+
+
+def foreign(of: str, width: int = 2000) -> str:
+    """Words from elsewhere: nothing that a terminal would obey, and no more than fits."""
+    return fit(plain(of), width)
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 version`, `2 versions`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def wrapped(of: str, width: int, indent: str = "") -> list[str]:
+    """`of` in lines of at most `width`, broken between words; later ones begin with `indent`."""
+    found, current = [], ""
+    for word in of.split():
+        joined = f"{current} {word}" if current.strip() else f"{current}{word}"
+        if len(joined) > width and current.strip():
+            found.append(current)
+            joined = f"{indent}{word}"
+        current = joined
+    return [fit(each, width) for each in (*found, current)] if of.strip() else []
+
+
+def columns(cells: Sequence[str], widths: Sequence[int]) -> str:
+    """Cells side by side: a negative width is right-aligned; what is too long is cut off."""
+    shown = [
+        fit(cell, -width).rjust(-width) if width < 0 else fit(cell, width).ljust(width)
+        for cell, width in zip(cells, widths, strict=True)
+    ]
+    return " ".join(shown)

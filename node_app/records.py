@@ -1,0 +1,70 @@
+"""What has happened on a node, one struct an event, as its views show it. Times are seconds since 1970."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Run(msgspec.Struct, frozen=True):
+    """A local run that was handed in."""
+
+    at: float
+    base_version: int
+    loss: float
+    num_steps: int
+    seconds: float
+    size_bytes: int
+
+
+class Adoption(msgspec.Struct, frozen=True):
+    """A released model that was evaluated here, and which one is served since."""
+
+    at: float
+    version: int
+    score: float | None
+    served_version: int | None
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """What a screen shows of an update in the outbox."""
+
+    sequence: int
+    digest: str
+    base_version: int
+    has_left: bool
+    size_bytes: int
+    created_at: float
+
+
+class Decided(msgspec.Struct, frozen=True):
+    """What became of an update; `reason` is the aggregator's where it was rejected."""
+
+    sequence: int
+    accepted: bool
+    reason: str
+    staleness: int
+    size_bytes: int
+    decided_at: float
+
+
+class Carried(msgspec.Struct, frozen=True):
+    """An update in the outbox, and how much of it the broker has in the present attempt.
+
+    Attributes:
+        chunks: the broker has; 0 of an update that is between two attempts.
+        of_chunks: the update is cut into; 0 where it was never cut.
+    """
+
+    update: Waiting
+    chunks: int
+    of_chunks: int
+
+
+class Drift(msgspec.Struct, frozen=True):
+    """A feature's mean and standard deviation here and in the statistics that the fleet trains with."""
+
+    name: str
+    mean: float
+    std: float
+    fleet_mean: float
+    fleet_std: float

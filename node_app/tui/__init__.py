@@ -1,0 +1,1 @@
+"""The gateway's screens: a client of the control socket, never a host of the training."""

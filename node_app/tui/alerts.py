@@ -1,0 +1,123 @@
+"""What needs a person, with what to do about it and the key of the screen that shows more. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from fieldfold.cli.figures import duration
+from fieldfold.terminal.words import Line, Piece, Words, foreign, line, wrapped
+from node_app.tui.snapshot import Snapshot
+
+DROPPED_SHARE = 0.01
+FEW_VALIDATION_WINDOWS = 20
+FAR_BEHIND = 20
+DRIFT_STDS = 2.0
+MOST_REJECTED = 0.5
+OTHER_SERIES = "series of other gateways"
+"""What node.toml left out on purpose, as fieldfold.sensors.files says it; a test holds the two equal."""
+FULL_OUTBOX = 8
+
+
+class Alert(msgspec.Struct, frozen=True):
+    """One thing.
+
+    Attributes:
+        key: of the screen that shows more.
+        urgent: nothing is learned, or nothing arrives, until it is seen to.
+    """
+
+    words: str
+    key: str
+    urgent: bool = False
+
+
+def alerts(snapshot: Snapshot) -> list[Alert]:
+    """The urgent first."""
+    found = [*_of_the_daemon(snapshot), *_of_the_link(snapshot), *_of_the_data(snapshot), *_of_the_model(snapshot)]
+    return sorted(found, key=lambda alert: not alert.urgent)
+
+
+def shown(snapshot: Snapshot, width: int, height: int) -> Words:
+    """The alerts as lines; what does not fit is counted."""
+    found = alerts(snapshot)
+    if not found:
+        return (line(("nothing", "good")),) if snapshot.status else ()
+    lines: list[Line] = []
+    begins: list[int] = []
+    for alert in found:
+        mark: Piece = ("! ", "bad" if alert.urgent else "warn")
+        body = wrapped(alert.words, width - 6)
+        if lines and len(lines) + len(body) > height:
+            left = len(found) - sum(at < height - 1 for at in begins)
+            return (*lines[: height - 1], line((f"  and {left} more", "warn")))
+        begins.append(len(lines))
+        for index, each in enumerate(body):
+            key: Piece = (f"   {alert.key}", "key") if index == 0 else ("", "")
+            lines.append(line(mark if index == 0 else "  ", each.ljust(width - 6), key))
+    return tuple(lines[: max(1, height)])
+
+
+def _of_the_daemon(snapshot: Snapshot) -> Iterator[Alert]:
+    if snapshot.lost:
+        since = f", for {duration(snapshot.now - snapshot.lost_at)} now" if snapshot.status else ""
+        yield Alert(f"{foreign(snapshot.lost)}{since}. It is asked again every second.", "?", urgent=True)
+    status = snapshot.status
+    if status is not None and not snapshot.lost:
+        if status.state == "needs attention" or (status.detail and "set aside" in status.detail):
+            yield Alert(foreign(status.detail), "l", urgent=status.state == "needs attention")
+        if status.state == "paused":
+            yield Alert("training is paused: p goes on", "p")
+
+
+def _of_the_link(snapshot: Snapshot) -> Iterator[Alert]:
+    status = snapshot.status
+    if status is None or snapshot.lost:
+        return
+    if not status.connected and status.link not in status.detail:
+        yield Alert(
+            f"{foreign(status.broker)} is not reached: {foreign(status.link)}. Nothing is lost, updates wait here.",
+            "n",
+            urgent=True,
+        )
+    if status.outbox >= FULL_OUTBOX:
+        yield Alert(f"{status.outbox} updates wait for receipts: does the aggregator run?", "n", urgent=True)
+    decided = status.accepted + status.rejected
+    if status.rejected and status.rejected >= MOST_REJECTED * decided:
+        yield Alert(
+            f"{status.rejected} of {decided} updates were rejected. {foreign(status.last_receipt)}", "t", urgent=True
+        )
+
+
+def _of_the_data(snapshot: Snapshot) -> Iterator[Alert]:
+    report = snapshot.status.data if snapshot.status else None
+    if report is None:
+        return
+    reasons = {reason: count for reason, count in report["dropped_rows"].items() if reason != OTHER_SERIES}
+    dropped = sum(reasons.values())
+    if dropped > DROPPED_SHARE * (dropped + report["rows"]):
+        reason, most = max(reasons.items(), key=lambda item: item[1])
+        share = 100 * dropped / (dropped + report["rows"])
+        yield Alert(f"{share:.0f} % of the rows are dropped, {most} for: {foreign(reason)}", "d")
+    if report["parts"]["validation"]["windows"] < FEW_VALIDATION_WINDOWS:
+        windows = report["parts"]["validation"]["windows"]
+        yield Alert(f"only {windows} windows to validate on: scores here say little. Give it more data.", "d")
+    far = [each.name for each in snapshot.drift if abs(each.mean - each.fleet_mean) > DRIFT_STDS * each.fleet_std]
+    if far:
+        yield Alert(
+            f"{', '.join(map(foreign, far[:3]))}: far from the fleet's values. Is the column the right one?", "d"
+        )
+
+
+def _of_the_model(snapshot: Snapshot) -> Iterator[Alert]:
+    status = snapshot.status
+    if status is None or status.version is None or status.newest_version is None:
+        return
+    if (behind := status.newest_version - status.version) >= FAR_BEHIND:
+        yield Alert(f"{behind} versions behind, and catching up", "n")
+    if status.served_version is not None and status.served_version <= status.version - FAR_BEHIND:
+        yield Alert(
+            f"v{status.served_version} is still served: on the data here it scores better than every version since",
+            "m",
+        )

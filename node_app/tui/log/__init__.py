@@ -1,0 +1,1 @@
+"""Log: what the daemon has said."""

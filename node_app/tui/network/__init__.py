@@ -1,0 +1,1 @@
+"""Network: the broker, what went to and fro, and what waits to be sent."""

@@ -1,0 +1,1 @@
+"""Training: the present run, the curves, and what became of every update."""
