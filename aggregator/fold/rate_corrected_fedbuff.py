@@ -47,9 +47,9 @@ class RateCorrectedState(msgspec.Struct, frozen=True):
 class RateCorrectedFedBuff(Buffered, frozen=True, kw_only=True, tag="rate-corrected-fedbuff", tag_field="method"):
     """K = `buffer_size` distinct nodes make a step; 0 takes a third of the active nodes, and at least two.
 
-    Two, because a single update, made heavier for its node's slowness and rounded at random, is a step too far. A third
-    and a rate below 1, because all nodes train at once: with steps of few nodes, what many of them began from the same
-    version moves the model the same way again and again.
+    Two, because a single update, made heavier for its node's slowness and rounded at random, is a step too far. A
+    third and a rate below 1, because all nodes train at once: with steps of few nodes, what many of them began from
+    the same version moves the model the same way again and again.
     """
 
     buffer_size: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 0
