@@ -33,5 +33,5 @@ bench: .venv/dev  ## the benchmarks; each prints a table and one JSON line
 .venv/dev: pyproject.toml constraints.txt
 	@echo "installing the development tools into .venv (once; PyTorch among them)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(PIP) --editable '.[aggregator,embedded,tui,build,dev]'
+	@$(PIP) --editable '.[aggregator,embedded,tui,build,simulate,dev]'
 	@touch $@ .venv/demo

@@ -12,6 +12,7 @@ import msgspec
 
 from aggregator.ledger_cli import backup, export, refold, restore, verify
 from aggregator.operating_cli import COMMANDS
+from aggregator.simulate.command import simulate
 from fieldfold import logs
 from fieldfold.cli.figures import number, plain, size
 from fieldfold.control.client import ControlClient
@@ -29,7 +30,7 @@ def aggregator() -> None:
     """The service beside the broker: takes updates, folds them, releases the model."""
 
 
-for each in (verify, backup, restore, export, refold, *COMMANDS):
+for each in (verify, backup, restore, export, refold, simulate, *COMMANDS):
     aggregator.add_command(each)
 
 

@@ -14,7 +14,28 @@ MOST_VECTORS = 4
 which is more than a buffer; of uncompressed ones four."""
 _TAIL_BYTES = 32
 
-_waiting: collections.OrderedDict[tuple[bytes, int], tuple[bytes, Delta]] = collections.OrderedDict()
+
+class _Waiting:
+    """What was remembered, the oldest first, and its size."""
+
+    def __init__(self) -> None:
+        self._found: collections.OrderedDict[tuple[bytes, int], tuple[bytes, Delta, int]] = collections.OrderedDict()
+        self.size_bytes = 0
+
+    def put(self, payload: bytes, num_params: int, delta: Delta) -> None:
+        self.take(payload, num_params)
+        self._found[_place(payload, num_params)] = payload, delta, delta.size_bytes
+        self.size_bytes += delta.size_bytes
+        while self.size_bytes > MOST_VECTORS * 4 * num_params:
+            self.size_bytes -= self._found.popitem(last=False)[1][2]
+
+    def take(self, payload: bytes, num_params: int) -> Delta | None:
+        remembered, delta, size_bytes = self._found.pop(_place(payload, num_params), (b"", None, 0))
+        self.size_bytes -= size_bytes
+        return delta if remembered == payload else None
+
+
+_waiting = _Waiting()
 
 
 def remember(payload: bytes, num_params: int) -> Delta:
@@ -24,12 +45,7 @@ def remember(payload: bytes, num_params: int) -> Delta:
         CodecError: as `decode`.
     """
     delta = decode_delta(payload, num_params)
-    _waiting[_place(payload, num_params)] = payload, delta
-    most_bytes = MOST_VECTORS * 4 * num_params
-    size_bytes = sum(each.size_bytes for _, each in _waiting.values())
-    while size_bytes > most_bytes:
-        _, (_, oldest) = _waiting.popitem(last=False)
-        size_bytes -= oldest.size_bytes
+    _waiting.put(payload, num_params, delta)
     return delta
 
 
@@ -39,8 +55,7 @@ def recall(payload: bytes, num_params: int) -> Delta:
     Raises:
         CodecError: as `decode`.
     """
-    remembered, delta = _waiting.pop(_place(payload, num_params), (b"", None))
-    return delta if delta is not None and remembered == payload else decode_delta(payload, num_params)
+    return _waiting.take(payload, num_params) or decode_delta(payload, num_params)
 
 
 def _place(payload: bytes, num_params: int) -> tuple[bytes, int]:

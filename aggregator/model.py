@@ -19,19 +19,19 @@ from aggregator.past import released
 from aggregator.release.model import SNAPSHOT_PROFILE, advance
 from fieldfold.codec import decode
 from fieldfold.errors import StoreError
-from fieldfold.params import Vector, digest, from_bytes, to_bytes
+from fieldfold.params import Vector, digest, from_bytes, view_bytes
 from fieldfold.task.bundle import Bundle
 from fieldfold.wire.messages import ClientUpdate, ModelDelta, unpack
 
 log = logging.getLogger(__name__)
 NORMS_REMEMBERED, NORMS_OF_A_NODE = 64, 4
 PROGRESS_EVERY_S = 5.0
-PARAMS_BETWEEN_CHECKPOINTS = 1_500_000_000
-"""Decoding and adding so many parameters takes a few seconds, and so does what else is counted as such."""
-PARAMS_OF_OVERHEAD = 100_000
+PARAMS_BETWEEN_CHECKPOINTS = 2_500_000_000
+"""Decoding and adding so many parameters takes about three seconds of a core."""
+PARAMS_OF_OVERHEAD = 250_000
 """What a contribution costs besides, counted in parameters."""
 CONTRIBUTIONS_OF_A_VERSION = 10
-"""To compute, compare and write a version takes as long as to fold so many contributions of its size."""
+"""To compute, compare and write a version takes as long as to fold so many contributions."""
 VERSIONS_BETWEEN_CHECKPOINTS = 100
 """So that the past of a small model can be given up, or taken up again, in pieces that are not too long."""
 
@@ -259,7 +259,7 @@ class GlobalModel:
         if step is None:
             return None
         self._versions_since += 1
-        self.exact = self.exact + step.update
+        self.exact = np.add(self.exact, step.update, out=step.update)  # the step is nobody else's
         return self._move(step.weights, self.settings.profile)
 
     def turn_back(self, to_version: int, ledger: Ledger) -> VersionRecord:
@@ -327,8 +327,8 @@ class GlobalModel:
             task=self.task,
             version=self.version,
             contribution=self.contribution,
-            exact=to_bytes(self.exact),
-            released=to_bytes(self.released),
+            exact=view_bytes(self.exact),
+            released=view_bytes(self.released),
             state=msgspec.msgpack.encode(self._state),
         )
 
@@ -345,9 +345,8 @@ class GlobalModel:
 
 def replay_is_long(contributions: int, versions: int, num_params: int) -> bool:
     """Whether it takes seconds to fold so many contributions since a checkpoint into so many versions again."""
-    params = contributions * (num_params + PARAMS_OF_OVERHEAD)
-    params += versions * CONTRIBUTIONS_OF_A_VERSION * num_params
-    return params >= PARAMS_BETWEEN_CHECKPOINTS
+    steps = contributions + CONTRIBUTIONS_OF_A_VERSION * versions
+    return steps * (num_params + PARAMS_OF_OVERHEAD) >= PARAMS_BETWEEN_CHECKPOINTS
 
 
 def _remembered(norms: tuple[tuple[str, float], ...], node: str, norm: float) -> tuple[tuple[str, float], ...]:

@@ -5,6 +5,8 @@ whole processes, threads and kernel included, so that what else the machine does
 different buffers tell apart what an update costs (chunks, ledger, verification, fold) and what a version costs
 (quantise, digest, write and publish it): the slope over versions a update is the latter.
 
+Flower runs before and between them, so that both see the same machine, and every figure is of all turns.
+
 The floor is one read and one write of the float32 vector, in vectors that no cache holds.
 """
 
@@ -20,7 +22,8 @@ import msgspec
 import numpy as np
 
 from benchmarks.load.fleet import Counts, VirtualNode, present_run
-from benchmarks.load.flower import FlowerCost, measure_flower
+from benchmarks.load.flower import FLOWER, FlowerCost, measure_flower
+from benchmarks.load.flower import NODES as NODES_OF_FLOWER
 from benchmarks.load.site import Site
 from benchmarks.load.task import payloads
 from benchmarks.load.usage import cpu_by_thread_s, cpu_s, median, peak_rss_bytes
@@ -28,10 +31,10 @@ from benchmarks.load.usage import cpu_by_thread_s, cpu_s, median, peak_rss_bytes
 FOLDER = Path(".cache/benchmarks/intake")
 NODES = 30
 IN_FLIGHT = 4
-UNLIKE = 8
-"""Deltas that are sent, in turn; what they cost does not depend on what was sent before."""
-BUFFERS = (10, 30)
-"""Distinct nodes that make a version: the default of a fleet of this size, and three times as many."""
+UNLIKE = 30
+"""Deltas that are sent, in turn: more than wait for a version at a time, for no two nodes send the same."""
+BUFFERS = (10, 20)
+"""Distinct nodes that make a version: the default of a fleet of this size, and twice as many."""
 WANTED = {1_000_000: 20.0, 10_000_000: 30.0}
 WANTED_FLOORS = 4.0
 SETTLE_S = 2.0
@@ -61,10 +64,18 @@ class Cost(msgspec.Struct, frozen=True):
     all_ms: float
     floor_ms: float
     floors: float
-    flower: FlowerCost | None
-    times_less: float | None
-    times_less_all: float | None
+    flower: list[FlowerCost]
     runs: list[Run]
+
+    @property
+    def flower_ms(self) -> float:
+        """Flower's update beyond what a round costs, over all turns."""
+        return sum(each.update_ms for each in self.flower) / len(self.flower)
+
+    @property
+    def flower_all_ms(self) -> float:
+        """Flower's update with its share of the round."""
+        return sum(each.all_ms for each in self.flower) / len(self.flower)
 
 
 def floor_ms(num_params: int) -> float:
@@ -95,7 +106,7 @@ async def _send_all(nodes: list[VirtualNode], updates: int) -> None:
 async def _run(num_params: int, buffer_size: int, updates: int, deltas: list[bytes]) -> Run:
     with Site(FOLDER, num_params, f"[fold]\nmethod = 'rate-corrected-fedbuff'\nbuffer_size = {buffer_size}") as site:
         run, counts = await present_run(site.port), Counts()
-        nodes = [VirtualNode(f"node-{each:02}", run, deltas, counts) for each in range(NODES)]
+        nodes = [VirtualNode(each, run, deltas, counts) for each in range(NODES)]
         for node in nodes:
             await node.connect(site.port, follows=False)
         await _send_all(nodes, NODES)
@@ -124,41 +135,53 @@ async def _run(num_params: int, buffer_size: int, updates: int, deltas: list[byt
         )
 
 
-def measure(num_params: int, updates: int, flower: FlowerCost | None) -> Cost:
-    """Both runs, and what follows from them."""
+def measure(num_params: int, updates: int, *, turns: int, with_flower: bool) -> Cost:
+    """Flower and both runs, in turn, and what follows from them."""
     deltas = payloads(num_params, UNLIKE)
-    runs = [asyncio.run(_run(num_params, size, updates, deltas)) for size in BUFFERS]
-    often, seldom = runs
-    version_ms = (often.cpu_ms - seldom.cpu_ms) / max(1, often.versions - seldom.versions)
-    update_ms = (often.cpu_ms - version_ms * often.versions) / updates
-    floor = floor_ms(num_params)
+    flower: list[FlowerCost] = []
+    runs: list[Run] = []
+    floors: list[float] = []
+    for _ in range(turns):
+        if with_flower:
+            flower.append(measure_flower(num_params))
+        runs += [asyncio.run(_run(num_params, size, updates, deltas)) for size in BUFFERS]
+        floors.append(floor_ms(num_params))
+    often, seldom = ([run for run in runs if run.buffer_size == size] for size in BUFFERS)
+    (often_ms, often_versions), (seldom_ms, seldom_versions) = map(_sums, (often, seldom))
+    version_ms = (often_ms - seldom_ms) / max(1, often_versions - seldom_versions)
+    update_ms = (often_ms - version_ms * often_versions) / (turns * updates)
     return Cost(
         num_params=num_params,
         update_ms=update_ms,
         version_ms=version_ms,
-        all_ms=often.cpu_ms / updates,
-        floor_ms=floor,
-        floors=update_ms / floor,
+        all_ms=often_ms / (turns * updates),
+        floor_ms=median(floors),
+        floors=update_ms / median(floors),
         flower=flower,
-        times_less=flower.update_ms / update_ms if flower else None,
-        times_less_all=flower.update_ms / (often.cpu_ms / updates) if flower else None,
         runs=runs,
     )
 
 
+def _sums(runs: list[Run]) -> tuple[float, int]:
+    """Processor time and versions of all."""
+    return sum(run.cpu_ms for run in runs), sum(run.versions for run in runs)
+
+
 def show(cost: Cost) -> None:
     """The table's lines for one size."""
-    often = cost.runs[0]
-    print(f"{cost.num_params / 1e6:g} M parameters, {often.bytes_per_update / 1e3:.0f} kB an update")
+    print(f"{cost.num_params / 1e6:g} M parameters, {cost.runs[0].bytes_per_update / 1e3:.0f} kB an update")
     print(f"  an update, socket to committed fold    {cost.update_ms:9.2f} ms")
     print(f"  a released version                     {cost.version_ms:9.2f} ms")
-    print(f"  an update, a version every {BUFFERS[0]}           {cost.all_ms:9.2f} ms   {often.threads_ms}")
+    print(f"  an update, a version every {BUFFERS[0]}          {cost.all_ms:9.2f} ms")
     print(f"  the vector read and written once       {cost.floor_ms:9.2f} ms   {cost.floors:.1f} times, wanted 4")
-    if cost.flower is not None and cost.times_less is not None and cost.times_less_all is not None:
+    if cost.flower:
+        rounds = ", ".join(f"{each.round_ms:.0f} ({each.round_wall_s:.0f} s)" for each in cost.flower)
+        print(f"  {FLOWER}, an update beyond its round {cost.flower_ms:9.2f} ms   a round besides {rounds}")
+        print(f"  and with its share of a round of {NODES_OF_FLOWER}     {cost.flower_all_ms:9.2f} ms")
         wanted = WANTED.get(cost.num_params, 0.0)
-        print(f"  Flower, an update                      {cost.flower.update_ms:9.2f} ms   {cost.flower.note}")
-        print(f"  Flower, a round besides                {cost.flower.round_ms:9.2f} ms")
-        print(f"  times less: {cost.times_less:.0f}; with versions {cost.times_less_all:.0f}; wanted {wanted:.0f}")
+        print(f"  times less than that: {cost.flower_all_ms / cost.update_ms:.0f}, wanted {wanted:.0f};", end="")
+        print(f" with our versions {cost.flower_all_ms / cost.all_ms:.0f};", end="")
+        print(f" beyond the round {cost.flower_ms / cost.update_ms:.0f}")
     sys.stdout.flush()
 
 
@@ -167,13 +190,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.intake", description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1_000_000, 10_000_000])
     parser.add_argument("--updates", type=int, default=240)
+    parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--no-flower", action="store_true", help="ours only")
     chosen = parser.parse_args()
     costs = []
-    flower = {} if chosen.no_flower else measure_flower(chosen.sizes)
     for num_params in chosen.sizes:
-        costs.append(measure(num_params, chosen.updates, flower.get(num_params)))
-        show(costs[-1])
+        cost = measure(num_params, chosen.updates, turns=chosen.turns, with_flower=not chosen.no_flower)
+        costs.append(cost)
+        show(cost)
     result = {"benchmark": "intake", "wanted_floors": WANTED_FLOORS, "costs": costs}
     sys.stdout.write(msgspec.json.encode(result).decode() + "\n")
 

@@ -2,7 +2,7 @@
 
 Steps: seconds of the process's own CPU time, one thread, all in one process and in turns, the median of several
 rounds. Cold start: CPU time of a process of its own from nothing to the first step, and its memory after 20 steps.
-Bundles are built once and kept in .cache/zoo under what they were built from; the tests use the same.
+Bundles are built once and kept in .cache/bundles under what they were built from; the tests use the same.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from fieldfold.task.compile.samples import Arrays
 from fieldfold.task.onnx_runtime import OnnxRuntime
 from fieldfold.task.runtime import Runtime
 from fieldfold.task.torch_runtime import TorchRuntime
-from tests.task.zoo.bundles import path_of
+from tests.task.built import built_path
 from tests.task.zoo.members import MEMBERS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -122,7 +122,7 @@ def cold(script: str, argument: str) -> tuple[float, int]:
 
 def measure(name: str, rounds: int) -> Row:
     """Builds a member and measures both."""
-    task, path = MEMBERS[name](), path_of(name)
+    task, path = MEMBERS[name](), built_path(name, MEMBERS[name])
     bundle = Bundle.read(path)
     runtimes: list[Runtime] = [OnnxRuntime(bundle), TorchRuntime(bundle)]
     steps = [eager(task), *(compiled(runtime, bundle, task) for runtime in runtimes)]

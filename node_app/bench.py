@@ -16,6 +16,7 @@ from fieldfold.sensors.files import fingerprint
 from fieldfold.sensors.statistics import Normalisation
 from fieldfold.task import RuntimeSettings, open_runtime
 from fieldfold.task.bundle import Bundle
+from fieldfold.task.local_training import Gate, LocalResult, Plan, run_seed, train_locally
 from fieldfold.task.opening import chosen, version_of
 from fieldfold.task.runtime import Evaluation, Runtime
 from fieldfold.task.trial import try_out
@@ -27,7 +28,7 @@ from node_app.freshness import Freshness
 from node_app.records import Sample
 from node_app.serving import Serving
 from node_app.store import Parcel, Store, StoredVector
-from node_app.train import Gate, LocalResult, Plan, plan_run, run_seed, train_locally
+from node_app.train import plan_run
 
 log = logging.getLogger(__name__)
 VALIDATION_WINDOWS = 2000

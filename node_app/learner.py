@@ -16,6 +16,7 @@ from fieldfold.sensors.files import find
 from fieldfold.sensors.report import DataReport
 from fieldfold.sensors.statistics import FeatureSums
 from fieldfold.task.bundle import Bundle
+from fieldfold.task.local_training import LocalResult
 from node_app.adopt import Served
 from node_app.bench import Bench
 from node_app.config import NodeConfig
@@ -26,7 +27,6 @@ from node_app.pulse import Pulse
 from node_app.records import Adoption, Run, Sample
 from node_app.serving import Serving
 from node_app.store import Store
-from node_app.train import LocalResult
 
 log = logging.getLogger(__name__)
 RETRY_S = 60.0

@@ -31,7 +31,12 @@ class Contribution(msgspec.Struct, frozen=True):
 
 
 class Step(msgspec.Struct, frozen=True):
-    """A move of the global model: x <- x + update. `weights` says with what weight each node's delta went in."""
+    """A move of the global model: x <- x + update, which the model then keeps for itself.
+
+    Attributes:
+        update: a vector of the step's own: nobody else holds it.
+        weights: with what weight each node's delta went in.
+    """
 
     update: Vector
     weights: Mapping[str, float]

@@ -13,7 +13,8 @@ from aggregator.fold.fedavg import FedAvg
 from aggregator.fold.fedbuff import FedBuff
 from aggregator.fold.rate_corrected_fedbuff import RateCorrectedFedBuff
 from aggregator.fold.ringmaster import Ringmaster
+from aggregator.fold.slots import Slots
 
 AnyMethod: TypeAlias = (
-    FedAvg | FedAsync | FedBuff | RateCorrectedFedBuff | CA2FL | ACE | FADAS | Ringmaster | Deadline
+    FedAvg | FedAsync | FedBuff | RateCorrectedFedBuff | CA2FL | ACE | Slots | FADAS | Ringmaster | Deadline
 )

@@ -45,12 +45,15 @@ class RateCorrectedState(msgspec.Struct, frozen=True):
 
 
 class RateCorrectedFedBuff(Buffered, frozen=True, kw_only=True, tag="rate-corrected-fedbuff", tag_field="method"):
-    """K = `buffer_size` distinct nodes make a step; 0 takes a third of the active nodes, 2 to 10.
+    """K = `buffer_size` distinct nodes make a step; 0 takes a third of the active nodes, and at least two.
 
-    Not one: a single update, made heavier for its node's slowness and rounded at random, is a step too far.
+    Two, because a single update, made heavier for its node's slowness and rounded at random, is a step too far. A
+    third and a rate below 1, because all nodes train at once: with steps of few nodes, what many of them began from
+    the same version moves the model the same way again and again.
     """
 
     buffer_size: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 0
+    server_learning_rate: Annotated[float, msgspec.Meta(gt=0, le=10)] = 0.4
     max_rate: Annotated[float, msgspec.Meta(ge=1, le=1000)] = 10.0
     clip_factor: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 3.0
     weigh_examples: bool = False
@@ -96,7 +99,7 @@ class RateCorrectedFedBuff(Buffered, frozen=True, kw_only=True, tag="rate-correc
         """How many distinct nodes make a step."""
         horizon = arrivals - ACTIVE_WITHIN_TURNS * len(paces)
         active = sum(pace.last_arrival > horizon for pace in paces.values())
-        return max(1, min(self.buffer_size or max(2, min(10, -(-active // 3))), active))
+        return max(1, min(self.buffer_size or max(2, -(-active // 3)), active))
 
 
 def _heard(pace: Pace | None, arrivals: int, contribution: Contribution) -> Pace:

@@ -71,6 +71,8 @@ class Database:
         if self._may_write:
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._db.execute("PRAGMA synchronous = FULL")
+            # Some systems have it on: every checkpoint that is dropped would be written once more, as zeros.
+            self._db.execute("PRAGMA secure_delete = OFF")
         if federation is None:
             if not self._rows("SELECT 1 FROM sqlite_master WHERE name = 'meta'"):
                 raise StoreError(f"{self.path}: this is no ledger", "give a ledger.sqlite or a backup of one")

@@ -53,8 +53,8 @@ class Checkpoint(msgspec.Struct, frozen=True):
     task: str
     version: int
     contribution: int
-    exact: bytes
-    released: bytes
+    exact: bytes | memoryview
+    released: bytes | memoryview
     state: bytes
 
 

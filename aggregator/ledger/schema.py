@@ -2,6 +2,7 @@
 
 FORMAT = 4
 
+# WITHOUT ROWID only where rows are small: SQLite reads all of a row, however long, to compare its key there.
 TABLES = """
 CREATE TABLE IF NOT EXISTS meta (
     key TEXT PRIMARY KEY,
@@ -52,7 +53,7 @@ CREATE TABLE IF NOT EXISTS chunk (
     message BLOB NOT NULL,
     received_at REAL NOT NULL,
     PRIMARY KEY (node, digest, position)
-) STRICT, WITHOUT ROWID;
+) STRICT;
 
 -- Every whole update, in the order of its decision; `body` is the update as received, kept when accepted.
 CREATE TABLE IF NOT EXISTS contribution (
@@ -87,7 +88,7 @@ CREATE TABLE IF NOT EXISTS version (
     released_at REAL NOT NULL,
     score REAL,
     PRIMARY KEY (task, version)
-) STRICT, WITHOUT ROWID;
+) STRICT;
 
 -- Where a replay may begin: exact and released parameters, and the method's state, after one contribution.
 CREATE TABLE IF NOT EXISTS checkpoint (
@@ -99,7 +100,7 @@ CREATE TABLE IF NOT EXISTS checkpoint (
     state BLOB NOT NULL,
     written_at REAL NOT NULL,
     PRIMARY KEY (task, version)
-) STRICT, WITHOUT ROWID;
+) STRICT;
 
 -- With which settings the contributions behind `contribution` are folded, up to the next row's; `fresh`: the
 -- method's state began anew there. A checkpoint stands at the same place.

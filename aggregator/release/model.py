@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import msgspec
+import numpy as np
 
-from fieldfold.codec import decode, encode
+from fieldfold.codec import add_all, decode_delta, encode
 from fieldfold.params import Vector, digest
 from fieldfold.wire.chunks import short
 from fieldfold.wire.messages import ModelDelta, ModelSnapshot, pack
@@ -32,7 +33,8 @@ def advance(exact: Vector, released: Vector, version: int, run: str, profile: st
         profile: the codec profile of the delta.
     """
     payload = encode(exact - released, profile)
-    following = released + decode(payload, released.size)
+    following = released + np.float32(0)  # -0 becomes 0, as where a node adds the whole vector
+    add_all(following, [(np.float32(1), decode_delta(payload, released.size))])
     name = digest(following)
     message = ModelDelta(run=bytes.fromhex(run), version=version + 1, parameters=short(name), payload=payload)
     return Release(version + 1, pack(message), following, name)

@@ -35,10 +35,11 @@ class Counts(msgspec.Struct):
 
 
 class VirtualNode:
-    """One node: at most one update of it is under way."""
+    """One node: at most one update of it is under way. It sends the payloads in turn, each number another first."""
 
-    def __init__(self, name: str, run: bytes, payloads: Sequence[bytes], counts: Counts) -> None:
-        self.name, self._run, self._payloads, self.counts = name, run, payloads, counts
+    def __init__(self, number: int, run: bytes, payloads: Sequence[bytes], counts: Counts) -> None:
+        self.name = f"node-{number:05}"
+        self._number, self._run, self._payloads, self.counts = number, run, payloads, counts
         self._sequence = 0
         self._began_s = 0.0
         self.waiting = False
@@ -63,7 +64,7 @@ class VirtualNode:
                 num_steps=20,
                 train_loss=0.5,
                 base_score=(1.0, 100),
-                payload=self._payloads[(self._sequence + hash(self.name)) % len(self._payloads)],
+                payload=self._payloads[(self._sequence + self._number) % len(self._payloads)],
             )
         )
         self._began_s, self.waiting = time.monotonic(), True

@@ -68,9 +68,6 @@ def write_bundle(num_params: int, path: Path) -> Bundle:
 
 
 def payloads(num_params: int, count: int, seed: int = 0, profile: str = DEFAULT_PROFILE) -> list[bytes]:
-    """That many unlike deltas, encoded."""
-    rng = np.random.default_rng(seed)
-    return [
-        encode((rng.standard_t(TAIL, num_params) * 1e-3).astype(np.float32), profile, seed=seed + each)
-        for each in range(count)
-    ]
+    """That many unlike deltas, encoded; the same values, each time moved by so many places."""
+    values = (np.random.default_rng(seed).standard_t(TAIL, num_params) * 1e-3).astype(np.float32)
+    return [encode(np.roll(values, each * (num_params // count)), profile, seed=seed + each) for each in range(count)]

@@ -43,6 +43,15 @@ class Delta(NamedTuple):
         norms = (norm(part.values if isinstance(part, Listed) else part) for _, part in self.parts)
         return math.hypot(*norms)
 
+    def dot(self, vector: Vector) -> float:
+        """Inner product with a vector (num_params,), summed in float64."""
+        found = 0.0
+        for where, part in self.parts:
+            section = vector[where]
+            ours, theirs = (part.values, section[part.positions]) if isinstance(part, Listed) else (part, section)
+            found += float(np.einsum("i,i->", ours, theirs, dtype=np.float64))
+        return found
+
     def dense(self) -> Vector:
         """The whole vector; not a copy where it lies there already."""
         if len(self.parts) == 1 and not isinstance(self.parts[0][1], Listed):

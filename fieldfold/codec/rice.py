@@ -113,16 +113,19 @@ def _remainders(low: Symbols, widths: Symbols, absent: int) -> NDArray[np.uint16
     taken, narrowest = 0, int(widths.min())
     for bit in range(int(widths.max())):
         wider = np.flatnonzero(widths > bit)
-        lacks = absent if widths[-1] > bit else 0
-        column = low[taken : taken + wider.size * _BLOCK - lacks]
+        if absent and widths[-1] > bit:
+            wider = wider[:-1]
+        column = low[taken : taken + wider.size * _BLOCK].reshape(-1, _BLOCK)
         taken += column.size
-        if lacks:
-            column = np.append(column, np.zeros(lacks, np.uint8))
-        bits = np.left_shift(column.reshape(-1, _BLOCK), bit, dtype=np.uint16)
+        bits = np.left_shift(column, bit, dtype=np.uint16)
         if bit < narrowest:
-            remainders |= bits
+            remainders[: wider.size] |= bits
         else:
             remainders[wider] |= bits
+        if absent and widths[-1] > bit:
+            last = low[taken : taken + _BLOCK - absent]
+            taken += last.size
+            remainders[-1, : last.size] |= np.left_shift(last, bit, dtype=np.uint16)
     return remainders
 
 

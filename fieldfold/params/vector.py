@@ -22,7 +22,12 @@ def to_bytes(vector: Vector) -> bytes:
     return np.ascontiguousarray(vector, "<f4").tobytes()
 
 
-def from_bytes(data: bytes) -> Vector:
+def view_bytes(vector: Vector) -> memoryview:
+    """The same without a copy, where the machine is little-endian; for a vector that nobody changes meanwhile."""
+    return np.ascontiguousarray(vector, "<f4").data.cast("B")
+
+
+def from_bytes(data: bytes | memoryview) -> Vector:
     """The vector that `to_bytes` was given, as a new array.
 
     Raises:

@@ -35,21 +35,21 @@ RECURRENT = frozenset(
 
 _ALONE = """
 _adaptive_avg_pool2d _adaptive_avg_pool2d_backward _cdist_forward _log_softmax _log_softmax_backward_data
-_native_batch_norm_legit _native_batch_norm_legit_functional _native_batch_norm_legit_no_training
-_softmax _softmax_backward_data
-_to_copy abs acos acosh addmm amax amin arange argmax argmin asin asinh atan atan2 atanh avg_pool2d
-avg_pool2d_backward avg_pool3d bitwise_not bmm cat ceil clamp clamp_max clamp_min clone constant_pad_nd convolution
-convolution_backward copy cos cosh cumsum diagonal elu elu_backward embedding erf exp expand expm1 flip floor full
-full_like gather gelu gelu_backward grid_sampler_2d hardsigmoid hardsigmoid_backward hardswish hardswish_backward
-hardtanh hardtanh_backward index_put index_select isinf isnan leaky_relu leaky_relu_backward log log10 log1p log2
-logical_and logical_not logical_or logical_xor masked_scatter max max_pool2d_with_indices max_pool3d_with_indices
-maximum mean min minimum mish mish_backward mm native_batch_norm_backward native_group_norm
-native_group_norm_backward native_layer_norm native_layer_norm_backward neg new_full new_ones new_zeros
-ones_like permute prod reciprocal reflection_pad1d reflection_pad2d reflection_pad3d relu repeat
-replication_pad2d replication_pad3d round rsqrt scalar_tensor scatter_add select_backward select_scatter
-sigmoid sigmoid_backward sign silu silu_backward sin sinh slice_backward slice_scatter softplus softplus_backward sort
-split_with_sizes sqrt square squeeze stack sum sym_numel t tan tanh tanh_backward threshold_backward topk
-tril triu trunc unsqueeze var view where zeros zeros_like
+_native_batch_norm_legit _native_batch_norm_legit_functional _native_batch_norm_legit_no_training _softmax
+_softmax_backward_data _to_copy
+abs acos acosh addmm amax amin arange argmax argmin asin asinh atan atan2 atanh avg_pool2d avg_pool2d_backward
+avg_pool3d bitwise_not bmm cat ceil clamp clamp_max clamp_min clone constant_pad_nd convolution convolution_backward
+copy cos cosh cumsum diagonal elu elu_backward embedding erf erfc exp expand expm1 flip floor full full_like gather
+gelu gelu_backward grid_sampler_2d hardsigmoid hardsigmoid_backward hardswish hardswish_backward hardtanh
+hardtanh_backward index_put index_select isinf isnan leaky_relu leaky_relu_backward linalg_vector_norm log log10
+log1p log2 logcumsumexp logical_and logical_not logical_or logical_xor masked_scatter max max_pool2d_with_indices
+max_pool3d_with_indices maximum mean min minimum mish mish_backward mm native_batch_norm_backward native_group_norm
+native_group_norm_backward native_layer_norm native_layer_norm_backward neg new_full new_ones new_zeros ones_like
+permute prod reciprocal reflection_pad1d reflection_pad2d reflection_pad3d relu repeat replication_pad2d
+replication_pad3d round rsqrt scalar_tensor scatter_add select_backward select_scatter sigmoid sigmoid_backward sign
+silu silu_backward sin sinh slice_backward slice_scatter softplus softplus_backward sort split_with_sizes sqrt
+square squeeze stack sum sym_numel t tan tanh tanh_backward threshold_backward topk tril triu trunc unfold unsqueeze
+var view where zeros zeros_like
 clamp_ copy_ hardtanh_ leaky_relu_ neg_ relu_ sigmoid_ silu_ tanh_ zero_
 """
 
@@ -65,6 +65,7 @@ _OVERLOADED = {
     "bitwise_xor": "Tensor Scalar",
     "bitwise_left_shift": "Tensor Tensor_Scalar",
     "bitwise_right_shift": "Tensor Tensor_Scalar",
+    "bucketize": "Tensor",
     "clamp": "Tensor",
     "clamp_max": "Tensor",
     "clamp_min": "Tensor",

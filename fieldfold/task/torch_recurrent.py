@@ -29,18 +29,18 @@ def _lstm(steps: Tensor, hidden: Tensor, cell: Tensor, weight: Tensor, backwards
     size, rows = hidden.shape[-1], []
     for t in _along(len(steps), backwards=backwards):
         gates = torch.addmm(steps[t], hidden, weight)
-        sigmoids, candidate = torch.sigmoid(gates[:, : 3 * size]), torch.tanh(gates[:, 3 * size :])
-        i, f, o = torch.split(sigmoids, size, 1)
+        i, f, o = torch.split(torch.sigmoid(gates[:, : 3 * size]), size, 1)
+        candidate = torch.tanh(gates[:, 3 * size :])
         kept = f * cell
         cell = torch.addcmul(kept, i, candidate)
         squashed = torch.tanh(cell)
         hidden = o * squashed
-        rows.append((sigmoids, candidate, kept, squashed))
+        rows.append((i, f, o, candidate, kept, squashed))
     return hidden, cell, *_stacked(rows, backwards=backwards)
 
 
 def _lstm_backward(  # noqa: PLR0913, PLR0917 -- the operator's arguments
-    of_y: Tensor,
+    of_earlier: Tensor,
     of_hidden: Tensor,
     of_cell: Tensor,
     through: Tensor,
@@ -50,11 +50,10 @@ def _lstm_backward(  # noqa: PLR0913, PLR0917 -- the operator's arguments
     backwards: bool,  # noqa: FBT001
 ) -> _Results:
     rows = []
-    for t in _along(len(of_y), backwards=not backwards):
-        hidden = of_hidden + of_y[t]
-        cell = torch.addcmul(of_cell, hidden, through[t])
-        gates = torch.cat([cell, cell, hidden, cell], 1) * of_gates[t]
-        of_hidden, of_cell = gates @ weight, cell * f[t]
+    for t in _along(len(of_earlier), backwards=not backwards):
+        cell = torch.addcmul(of_cell, of_hidden, through[t])
+        gates = torch.cat([cell, cell, of_hidden, cell], 1) * of_gates[t]
+        of_hidden, of_cell = torch.addmm(of_earlier[t], gates, weight), cell * f[t]
         rows.append((gates,))
     return of_hidden, of_cell, *_stacked(rows, backwards=not backwards)
 

@@ -6,7 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Self
@@ -24,9 +24,12 @@ class Aggregator:
     Args:
         folder: where its configuration is written.
         state: its state folder, as the configuration names it.
+        within: what the command begins with.
     """
 
-    def __init__(self, folder: Path, url: str, *options: str, state: str = "state") -> None:
+    def __init__(
+        self, folder: Path, url: str, *options: str, state: str = "state", within: Sequence[str] = ()
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "task.bundle").write_bytes(bundle("raw", "none").data)
         self.config = folder / "aggregator.toml"
@@ -36,9 +39,10 @@ class Aggregator:
             encoding="utf-8",
         )
         self.folder, self.socket = folder, folder / "control.sock"
+        command = [sys.executable, "-m", "fieldfold", "aggregator", "run", "--config", str(self.config), *options]
         with (folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "fieldfold", "aggregator", "run", "--config", str(self.config), *options],
+                [*within, *command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -54,6 +58,10 @@ class Aggregator:
     @property
     def log(self) -> str:
         return (self.folder / "log").read_text(encoding="utf-8")
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def status(self) -> Any:
         try:

@@ -27,7 +27,8 @@ def test_what_was_verified_is_folded_without_decoding_it_again() -> None:
 def test_it_holds_a_few_vectors_and_no_more() -> None:
     for seed in range(50):
         remember(payload(seed), NUM_PARAMS)
-    assert sum(each.size_bytes for _, each in deltas._waiting.values()) <= MOST_VECTORS * 4 * NUM_PARAMS
+    kept = deltas._waiting._found.values()
+    assert sum(each.size_bytes for _, each, _ in kept) == deltas._waiting.size_bytes <= MOST_VECTORS * 4 * NUM_PARAMS
     newest = remember(payload(49), NUM_PARAMS)
     assert recall(payload(49), NUM_PARAMS) is newest
 
@@ -46,7 +47,7 @@ def test_payloads_that_end_alike_are_told_apart(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_what_does_not_decode_is_not_remembered() -> None:
-    before = len(deltas._waiting)
+    before = len(deltas._waiting._found)
     with pytest.raises(CodecError):
         remember(b"\xff" * 20, NUM_PARAMS)
-    assert len(deltas._waiting) == before
+    assert len(deltas._waiting._found) == before

@@ -16,6 +16,7 @@ from aggregator.fold.fedbuff import FedBuff
 from aggregator.fold.rate_corrected_fedbuff import RateCorrectedFedBuff
 from aggregator.fold.ringmaster import Ringmaster
 from aggregator.fold.server_optimizers import Sgd
+from aggregator.fold.slots import Slots
 from aggregator.fold.staleness import constant, hinge, polynomial
 from fieldfold.params import as_vector
 from tests.aggregator.tiny import NUM_PARAMS, contribution
@@ -111,7 +112,7 @@ class TestFedBuff:
 
 class TestRateCorrectedFedBuff:
     def test_waits_for_distinct_nodes_and_keeps_the_later_delta_of_each(self) -> None:
-        method = RateCorrectedFedBuff(buffer_size=2, clip_factor=1000)
+        method = RateCorrectedFedBuff(buffer_size=2, server_learning_rate=1, clip_factor=1000)
         taken = steps(method, *(contribution(node, *delta) for node, delta in zip("abba", (A, A, B, A), strict=True)))
         assert_moves(taken[0], *A)  # nobody else is known yet
         assert taken[1:3] == [None, None]
@@ -123,19 +124,19 @@ class TestRateCorrectedFedBuff:
     def test_weighs_by_pace(self) -> None:
         # Arrivals 1 to 9. T_a = T_b = .7 x 2 + .3 x 3 = 2.3 after arrivals 8 and 7, T_c = 9 - 6 = 3:
         # r_c = 3 x (2 / 2.3 + 1 / 3) / 3, and r_a = 2.3 x (2 / 2.3) / 2 = 1, T_c being unknown at arrival 8.
-        method = RateCorrectedFedBuff(buffer_size=2, clip_factor=1000)
+        method = RateCorrectedFedBuff(buffer_size=2, server_learning_rate=1, clip_factor=1000)
         last = steps(method, *(contribution(node, *A) for node in "ababacbac"))[-1]
         assert last is not None
         assert last.weights == {"a": pytest.approx(1 / 2), "c": pytest.approx((2 / 2.3 + 1 / 3) / 2)}
 
     def test_never_weighs_more_than_max_rate(self) -> None:
-        method = RateCorrectedFedBuff(buffer_size=2, clip_factor=1000, max_rate=1.1)
+        method = RateCorrectedFedBuff(buffer_size=2, server_learning_rate=1, clip_factor=1000, max_rate=1.1)
         last = steps(method, *(contribution(node, *A) for node in "ababacbac"))[-1]
         assert last is not None
         assert last.weights["c"] == pytest.approx(1.1 / 2)
 
     def test_a_delta_that_replaces_a_waiting_one_does_not_make_its_node_faster(self) -> None:
-        method = RateCorrectedFedBuff(buffer_size=2, clip_factor=1000)
+        method = RateCorrectedFedBuff(buffer_size=2, server_learning_rate=1, clip_factor=1000)
         once = steps(method, *(contribution(node, *A) for node in "abaabba"))[-1]
         often = steps(method, *(contribution(node, *A) for node in "abbbbaaaaabbbbbba"))[-1]
         assert once is not None
@@ -143,7 +144,7 @@ class TestRateCorrectedFedBuff:
         assert once.weights == often.weights
 
     def test_scales_down_what_is_much_longer_than_the_recent_ones(self) -> None:
-        method = RateCorrectedFedBuff(buffer_size=1, clip_factor=3)
+        method = RateCorrectedFedBuff(buffer_size=1, server_learning_rate=1, clip_factor=3)
         taken = steps(method, *(contribution("a", *A) for _ in range(5)), contribution("a", 0, 60, 0))
         assert_moves(taken[4], *A)
         assert_moves(taken[5], 0, 3, 0)
@@ -240,3 +241,42 @@ class TestDeadline:
         dropped = Deadline(laps=0.5, late="dropped")
         assert_moves(steps(dropped, *arrivals)[2], *A)
         assert (dropped.max_staleness, Deadline().max_staleness) == (0, None)
+
+
+class TestSlots:
+    STILL = as_vector([0, 0, 0])
+
+    def test_steps_by_the_mean_of_all_slots_when_enough_have_spoken(self) -> None:
+        taken = steps(
+            Slots(turns=1, start=2, server_learning_rate=0.5),
+            *(contribution(node, *delta, drift=self.STILL) for node, delta in (("a", A), ("b", B))),
+        )
+        assert taken[0] is None
+        assert_moves(taken[1], 0.5 * 0.5, 0.5 * 1, 0)
+
+    def test_a_slot_fades_as_the_model_walks_along_it(self) -> None:
+        # After the first step b has walked half of its own direction, which is the whole budget; a speaks anew.
+        again = contribution("a", *A, drift=self.STILL)
+        taken = steps(
+            Slots(turns=0.5, start=2, budget=0.5),
+            contribution("a", *A, drift=self.STILL),
+            contribution("b", *B, drift=self.STILL),
+            again,
+        )
+        assert_moves(taken[1], 0.5, 1, 0)
+        assert_moves(taken[2], 0.5, 0, 0)
+        assert taken[2] is not None
+        assert taken[2].weights == {"a": 0.5}
+
+    def test_what_the_model_walked_while_a_delta_was_made_counts_too(self) -> None:
+        late = contribution("a", *A, staleness=1, drift=as_vector([0.25, 9, 0]))
+        assert_moves(steps(Slots(budget=0.5), late)[0], 0.5, 0, 0)
+
+    def test_a_late_delta_may_be_as_long_as_was_usual_at_its_base(self) -> None:
+        # The first step is of norms 8 and 8. Then a and b say 1, and c, whose base is the version of that step, 20:
+        # it counts 2 x 8 long, in a mean of three.
+        said = [("a", (8, 0, 0)), ("b", (8, 0, 0)), ("c", (0, 20, 0)), ("a", (1, 0, 0)), ("b", (1, 0, 0))]
+        method = Slots(turns=1, start=2, clip_factor=2, budget=1e9)
+        taken = steps(method, *(contribution(node, *delta, drift=self.STILL) for node, delta in said))
+        assert_moves(taken[1], 8, 0, 0)
+        assert_moves(taken[4], 2 / 3, 16 / 3, 0)

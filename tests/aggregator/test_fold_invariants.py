@@ -26,6 +26,7 @@ from aggregator.fold.rules.coordinate_wise import CoordinateMedian, TrimmedMean
 from aggregator.fold.rules.geometric_median import GeometricMedian
 from aggregator.fold.rules.krum import Krum
 from aggregator.fold.server_optimizers import Momentum, Sgd, Yogi
+from aggregator.fold.slots import Slots
 from aggregator.fold.staleness import hinge, polynomial
 from fieldfold.params import Vector, norm
 from tests.aggregator.tiny import FIRST, NUM_PARAMS, contribution
@@ -38,6 +39,7 @@ METHODS: dict[str, Method] = {
     "rate-corrected": RateCorrectedFedBuff(),
     "rate-corrected-3": RateCorrectedFedBuff(buffer_size=3),
     "ace": ACE(),
+    "slots": Slots(),
     "ringmaster": Ringmaster(delay_threshold=20),
     "deadline": Deadline(),
     "deadline-synchronous": Deadline(late="dropped"),
@@ -102,8 +104,8 @@ def end(method: Method, arrivals: list[Contribution]) -> Vector:
         FedAvg(clients_per_round=1),
         FedAsync(alpha=1.0),
         FedBuff(buffer_size=1),
-        RateCorrectedFedBuff(clip_factor=1000),
-        RateCorrectedFedBuff(buffer_size=5, clip_factor=1000),
+        RateCorrectedFedBuff(server_learning_rate=1, clip_factor=1000),
+        RateCorrectedFedBuff(buffer_size=5, server_learning_rate=1, clip_factor=1000),
     ],
     ids=["fedavg", "fedasync", "fedbuff", "rate-corrected", "rate-corrected-5"],
 )

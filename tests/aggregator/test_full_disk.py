@@ -104,17 +104,17 @@ def test_an_update_of_many_chunks_survives_a_disk_that_is_full_in_its_middle(
     assert folding.within(folding.service._ledger.chunks) == []
 
 
+@pytest.fixture
+def checkpoint_at_the_third(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model, "PARAMS_BETWEEN_CHECKPOINTS", 3 * model.PARAMS_OF_OVERHEAD)
+
+
+@pytest.mark.usefixtures("checkpoint_at_the_third")
 @pytest.mark.parametrize("table", ["contribution", "version", "checkpoint"])
-def test_the_model_is_the_same_wherever_the_disk_became_full(  # noqa: PLR0917 -- four fixtures, a table, and a patch
-    folding: RunningAggregator,
-    node: Node,
-    witness: Witness,
-    start: Start,
-    table: str,
-    monkeypatch: pytest.MonkeyPatch,
+def test_the_model_is_the_same_wherever_the_disk_became_full(
+    folding: RunningAggregator, node: Node, witness: Witness, start: Start, table: str
 ) -> None:
     """Also between decision and fold: what was accepted is folded once, in its order, when there is room."""
-    monkeypatch.setattr(model, "PARAMS_BETWEEN_CHECKPOINTS", 3 * model.PARAMS_OF_OVERHEAD)
     for sequence in (1, 2):
         node.send(sent(sequence))
         folding.reaches(sequence)

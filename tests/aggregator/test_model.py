@@ -275,7 +275,7 @@ def test_a_replay_is_short_however_many_updates_come_between_two_versions(
 
 
 @pytest.mark.parametrize(
-    ("num_params", "contributions", "versions"), [(3, 15_000, 0), (100_000, 5000, 500), (10_000_000, 75, 8)]
+    ("num_params", "contributions", "versions"), [(3, 10_000, 0), (100_000, 3600, 360), (10_000_000, 125, 13)]
 )
 def test_how_much_lies_between_two_checkpoints(num_params: int, contributions: int, versions: int) -> None:
     """A version counts as ten updates: both are folded again, and a replay takes seconds."""

@@ -25,7 +25,7 @@ PATIENCE_S = 60.0
 async def attack(site: Site, seed: int) -> Counts:
     """Sends them all, and honest updates of another node afterwards."""
     run, counts = await present_run(site.port), Counts()
-    node = VirtualNode("honest-after-all", run, payloads(NUM_PARAMS, 2), counts)
+    node = VirtualNode(0, run, payloads(NUM_PARAMS, 2), counts)
     await node.connect(site.port, follows=False)
     hostile = Hostile(NUM_PARAMS, TOPICS, run, random.Random(seed), lambda: counts.newest_version)
     session = await connect(site.port, "attacker", lambda *_: None)

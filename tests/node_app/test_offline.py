@@ -13,13 +13,13 @@ from fieldfold.link.memory import MemoryBroker, MemoryLink
 from fieldfold.link.session import LinkConfig
 from fieldfold.sensors.statistics import normalisation
 from fieldfold.task.bundle import Bundle
+from fieldfold.task.local_training import LocalResult
 from fieldfold.wire.messages import ClientUpdate, unpack
 from node_app import bench as bench_module
 from node_app.bench import Bench
 from node_app.config import CodecConfig, NodeConfig, TrainingConfig
 from node_app.follow import Model
 from node_app.store import Parcel, Store
-from node_app.train import LocalResult
 from tests.node_app.beside import Beside
 from tests.node_app.running import Running, joined, says, until
 from tests.node_app.turbofan import data_of

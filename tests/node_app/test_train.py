@@ -16,9 +16,10 @@ from fieldfold.sensors.statistics import normalisation
 from fieldfold.sensors.windows import Windows
 from fieldfold.task import open_runtime
 from fieldfold.task.bundle import Bundle
+from fieldfold.task.local_training import LocalResult, Plan, run_seed, train_locally
 from fieldfold.task.runtime import Runtime
 from node_app.config import TrainingConfig
-from node_app.train import LocalResult, Plan, plan_run, run_seed, train_locally
+from node_app.train import plan_run
 from tests.node_app.turbofan import data_of
 
 NODE = "press-07"

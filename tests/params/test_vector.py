@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from fieldfold.params import Vector, as_vector, clip_norm, digest, from_bytes, is_finite, norm, to_bytes
+from fieldfold.params import Vector, as_vector, clip_norm, digest, from_bytes, is_finite, norm, to_bytes, view_bytes
 
 VECTORS = arrays(np.float32, st.integers(0, 50), elements=st.floats(-1e6, 1e6, width=32))
 ANY_VECTORS = arrays(np.float32, st.integers(0, 50), elements=st.floats(width=32))
@@ -35,6 +35,7 @@ def test_bytes_there_and_back_keep_every_bit(vector: Vector) -> None:
     assert again.tobytes() == vector.tobytes()
     assert digest(again) == digest(vector)
     assert again.flags.writeable
+    assert view_bytes(vector) == to_bytes(vector)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5])

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from functools import cache
 
 import pytest
 import torch
@@ -24,7 +23,7 @@ from fieldfold.task.authoring import (
     sgd,
 )
 from fieldfold.task.bundle import Bundle
-from fieldfold.task.compile.build import compile_task
+from tests.task.built import built
 
 logging.getLogger("torch.__trace").propagate = False  # ten thousand empty lines a build, which pytest would keep
 
@@ -114,35 +113,27 @@ def classification(norm: Callable[[int], nn.Module], **changes: object) -> Task:
 
 TASKS: dict[str, Callable[[], Task]] = {
     "mlp": regression,
-    "cnn-batch-norm": lambda: classification(nn.BatchNorm1d, proximal=0.01, clip_norm=1.0),
-    "cnn-group-norm": lambda: classification(
+    "small-cnn-batch-norm": lambda: classification(nn.BatchNorm1d, proximal=0.01, clip_norm=1.0),
+    "small-cnn-group-norm": lambda: classification(
         lambda size: nn.GroupNorm(4, size), optimizer=adam(), learning_rate=1e-3
     ),
 }
 
 
-@cache
-def _compiled(name: str) -> tuple[Bundle, list[str]]:
-    lines: list[str] = []
-    return compile_task(TASKS[name](), lines.append), lines
+def _bundle(name: str) -> Bundle:
+    return built(name, TASKS[name])
 
 
 @pytest.fixture(scope="session", params=sorted(TASKS))
 def each_bundle(request: pytest.FixtureRequest) -> Bundle:
-    return _compiled(request.param)[0]
+    return _bundle(request.param)
 
 
 @pytest.fixture(scope="session")
 def mlp_bundle() -> Bundle:
-    return _compiled("mlp")[0]
+    return _bundle("mlp")
 
 
 @pytest.fixture(scope="session")
 def batch_norm_bundle() -> Bundle:
-    return _compiled("cnn-batch-norm")[0]
-
-
-@pytest.fixture(scope="session")
-def mlp_build_lines(mlp_bundle: Bundle) -> list[str]:
-    assert mlp_bundle
-    return _compiled("mlp")[1]
+    return _bundle("small-cnn-batch-norm")

@@ -37,6 +37,7 @@ from fieldfold.task.authoring import (
 )
 from fieldfold.task.compile.build import compile_task
 from fieldfold.task.compile.samples import Arrays
+from tests.task.built import built
 
 
 class LifeAndState(nn.Module):
@@ -143,8 +144,8 @@ TASKS["torchs-loss"] = Task(
 
 
 @cache
-def built(name: str) -> Bundle:
-    return compile_task(TASKS[name], lambda _: None)
+def bundle_of(name: str) -> Bundle:
+    return built(f"inputs-{name}", lambda: TASKS[name])
 
 
 def sample(name: str, rows: int = 16) -> dict[str, np.ndarray[Any, Any]]:
@@ -153,7 +154,7 @@ def sample(name: str, rows: int = 16) -> dict[str, np.ndarray[Any, Any]]:
 
 @pytest.mark.parametrize("name", TASKS)
 def test_it_trains_on_a_gateway(name: str) -> None:
-    bundle = built(name)
+    bundle = bundle_of(name)
     runtime = open_runtime(bundle)
     runtime.self_check()
     runtime.begin(bundle.initial_parameters())
@@ -164,7 +165,7 @@ def test_it_trains_on_a_gateway(name: str) -> None:
 @pytest.mark.parametrize("name", TASKS)
 def test_what_a_gateway_reads_is_what_the_graph_takes(name: str, tmp_path: Path) -> None:
     """From a table of text to a step, with nothing said twice: the manifest alone says what is read."""
-    bundle = built(name)
+    bundle = bundle_of(name)
     rng = np.random.default_rng(0)
     columns: dict[str, list[Any]] = {column: rng.normal(size=40).tolist() for column in ("force", "heat", *"abc")}
     columns["tool"] = rng.choice(["drill", "mill", "saw"], 40).tolist()
@@ -182,16 +183,16 @@ def test_what_a_gateway_reads_is_what_the_graph_takes(name: str, tmp_path: Path)
 
 
 def test_inputs_targets_and_outputs_stand_in_the_manifest() -> None:
-    manifest = built("two-heads").manifest
+    manifest = bundle_of("two-heads").manifest
     assert manifest.kind == "several targets"
     assert manifest.inputs == (Array("x", "float32", (4, 2)), Array("c", "int64", (4, 1)))
     assert manifest.targets == (Array("y_0", "float32", (1,)), Array("y_1", "int64", ()))
     assert manifest.outputs == (Array("output.life", "float32", (1,)), Array("output.state", "float32", (3,)))
-    assert built("every-step").manifest.outputs[0] == Array("output.0", "float32", (6, 3))
+    assert bundle_of("every-step").manifest.outputs[0] == Array("output.0", "float32", (6, 3))
 
 
 def test_each_head_is_predicted_and_measured_by_itself() -> None:
-    bundle = built("two-heads")
+    bundle = bundle_of("two-heads")
     runtime, batch = open_runtime(bundle), sample("two-heads", 50)
     found = runtime.predict(bundle.initial_parameters(), batch)
     assert {name: array.shape for name, array in found.items()} == {"output.life": (50, 1), "output.state": (50, 3)}
@@ -202,7 +203,7 @@ def test_each_head_is_predicted_and_measured_by_itself() -> None:
 
 
 def test_a_tied_weight_travels_once_and_stays_tied() -> None:
-    bundle = built("tied-autoencoder")
+    bundle = bundle_of("tied-autoencoder")
     assert [spec.name for spec in bundle.manifest.layout.tensors] == ["encode.weight"]
     weight, batch = bundle.initial_parameters().reshape(3, 3), sample("tied-autoencoder")
     found = open_runtime(bundle).predict(bundle.initial_parameters(), batch)

@@ -21,8 +21,8 @@ from fieldfold.task.authoring import (
     rmse,
     sgd,
 )
-from fieldfold.task.compile.build import compile_task
 from fieldfold.task.compile.model import prepare_model
+from tests.task.built import built
 
 BATCH, RATE, NORM = 8, 0.1, 0.5
 
@@ -43,12 +43,12 @@ def task(**changes: object) -> Task:
 
 @pytest.fixture(scope="module")
 def plain() -> Bundle:
-    return compile_task(task(), lambda _: None)
+    return built("not-private", task)
 
 
 @pytest.fixture(scope="module")
 def private() -> Bundle:
-    return compile_task(task(privacy=PerExampleClipping(norm=NORM)), lambda _: None)
+    return built("private", lambda: task(privacy=PerExampleClipping(norm=NORM)))
 
 
 def batch(rows: int) -> dict[str, NDArray[Any]]:

@@ -22,6 +22,7 @@ from fieldfold.task.bundle import Bundle, pack
 from fieldfold.task.compile import stages
 from fieldfold.task.compile.export import Example, export_graph
 from fieldfold.task.compile.model import PreparedModel, prepare_model
+from fieldfold.task.compile.origins import Origin
 from fieldfold.task.compile.outputs import output_arrays
 from fieldfold.task.compile.parity import FLOAT32_LIMIT, Parity, check_parity
 from fieldfold.task.compile.randomness import UnseededError
@@ -162,7 +163,7 @@ def _failures_told(task: Task, what: str, hint: str) -> Iterator[None]:
     except FieldfoldError:
         raise
     except UnseededError as error:
-        raise unseeded(error) from error
+        raise unseeded(error, Origin.of_error(error)) from error
     except Exception as error:
         where = raised_at(error) or f"task {task.name}"
         raise CompileError(f"{where}: {what}: {told(error)}", hint) from error

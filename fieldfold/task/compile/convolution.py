@@ -104,11 +104,12 @@ def convolution_backward(
 
 def _input_gradient(gradient: Tensor, size: Sequence[int], weight: Tensor, window: Window, groups: int) -> Tensor:
     dims = len(size)
-    point = math.prod(window.kernel) == 1
     reach = [d * (k - 1) - p for d, k, p in zip(window.dilation, window.kernel, window.padding, strict=True)]
-    if max(window.stride) == 1 and min(reach) >= 0 and ((point and groups == 1) or _depthwise(weight, groups)):
+    # in two dimensions the transposed convolution is the faster one
+    direct = (groups == 1 and (dims == 1 or math.prod(window.kernel) == 1)) or _depthwise(weight, groups)
+    if direct and max(window.stride) == 1 and min(reach) >= 0:
         turned = weight if groups > 1 else weight.transpose(0, 1)
-        if not point:
+        if math.prod(window.kernel) > 1:
             turned = turned.flip(list(range(2, 2 + dims)))
         return _convolve(gradient, turned, window._replace(padding=reach), groups)
     uncovered = window.uncovered(size, list(gradient.shape[2:]))
@@ -139,15 +140,35 @@ def _weight_gradient(big: Tensor, small: Tensor, weight: Tensor, window: Window,
         dims = [0, *range(2, small.dim())]
         found = [(view * small).sum(dims) for view in window.views(padded, out)]
         return torch.stack(found, 1).reshape(weight.shape)
-    if groups == 1 and len(out) > 1 and math.prod(window.kernel) > 1 and max(window.stride) == 1:
+    if groups == 1 and math.prod(window.kernel) > 1 and max(window.stride) == 1:
         return _stacked(padded, small, weight, window)
-    batch, length = big.shape[0], math.prod(out)
-    views = [view.reshape(batch, groups, -1, length) for view in window.views(padded, out)]
-    columns = views[0] if len(views) == 1 else torch.cat(views, 2)
-    rows = small.reshape(batch, groups, -1, length)
-    products = torch.matmul(rows, columns.transpose(2, 3)).sum(0)
+    # bmm, since matmul expands what has its shape already, and no Transpose is then merged into the product
+    length, inner = math.prod(out), small.shape[1] // groups
+    views = [view.reshape(-1, big.shape[1] // groups, length) for view in _views(window, padded, out)]
+    columns = views[0] if len(views) == 1 else torch.cat(views, 1)
+    products = torch.bmm(small.reshape(-1, inner, length), columns.transpose(1, 2))
+    products = products.reshape(-1, groups, *products.shape[1:]).sum(0)
     places = products.reshape(weight.shape[0], len(views), weight.shape[1])
     return places.transpose(1, 2).reshape(weight.shape)
+
+
+def _views(window: Window, padded: Tensor, out: Sequence[int]) -> list[Tensor]:
+    """`window.views`, of which a stride in two dimensions makes slow ones: so the strides' places become channels."""
+    step = window.stride[0]
+    if len(out) != 2 or math.prod(window.kernel) == 1 or step == 1 or window.stride[1] != step:
+        return window.views(padded, out)
+    channels = padded.shape[1]
+    filled = pad(padded, [0, 0], [-size % step for size in padded.shape[2:]])
+    places = torch.ops.fieldfold.space_to_depth(filled, step)
+    found = []
+    for position in itertools.product(*map(range, window.kernel)):
+        starts = [offset * apart for offset, apart in zip(position, window.dilation, strict=True)]
+        first = channels * (starts[0] % step * step + starts[1] % step)
+        view = aten.slice.Tensor(places, 1, first, first + channels)
+        for dim, start in enumerate(starts):
+            view = aten.slice.Tensor(view, dim + 2, start // step, start // step + out[dim])
+        found.append(view)
+    return found
 
 
 def _as_convolution(big: Tensor, small: Tensor, window: Window) -> Tensor:
@@ -162,17 +183,21 @@ def _stacked(padded: Tensor, small: Tensor, weight: Tensor, window: Window) -> T
     """One product over examples and places for all kernel positions together.
 
     With the places in one line, a kernel position is a shift of that line: of `small` in the last dimension, of
-    `padded` in the others. Where it would run over the end of a row, it meets the zeros that fill up `small`.
+    `padded` in the others, and in the only one where it has the fewer channels. Where a shift would run over the end
+    of a row, it meets the zeros that fill up `small`.
     """
     sizes, out = list(padded.shape[2:]), list(small.shape[2:])
     filled = pad(small, [0] * len(out), [size - o for size, o in zip(sizes, out, strict=True)])
     steps = [math.prod(sizes[d + 1 :]) * window.dilation[d] for d in range(len(sizes))]
-    later = [offset * steps[-1] for offset in range(window.kernel[-1])]
-    earlier = [
-        -sum(step * offset for step, offset in zip(steps, position, strict=False))
-        for position in itertools.product(*map(range, window.kernel[:-1]))
-    ]
-    products = _lines(filled, later) @ _lines(padded, earlier).t()
+    earlier_dims = len(out) - 1 or int(padded.shape[1] < small.shape[1])
+    earlier, later = (
+        [
+            sum(step * offset for step, offset in zip(steps[dims], position, strict=True))
+            for position in itertools.product(*map(range, window.kernel[dims]))
+        ]
+        for dims in (slice(earlier_dims), slice(earlier_dims, None))
+    )
+    products = _lines(filled, later) @ _lines(padded, [-shift for shift in earlier]).t()
     shape = [len(later), small.shape[1], len(earlier), padded.shape[1]]
     return products.reshape(shape).permute(1, 3, 2, 0).reshape(weight.shape)
 

@@ -45,6 +45,8 @@ def decomposition_table() -> dict[Any, Callable[..., Any]]:
             aten.adaptive_max_pool2d.default: pooling.adaptive_max_pool,
             aten.adaptive_max_pool2d_backward.default: pooling.adaptive_max_pool_backward,
             aten.as_strided_.default: _as_strided,
+            aten.fractional_max_pool2d.default: _fractional_max_pool,
+            aten.fractional_max_pool3d.default: _fractional_max_pool,
             aten.embedding_dense_backward.default: _embedding_backward,
             aten.select_backward.default: _select_backward,
             aten.slice_backward.default: _slice_backward,
@@ -66,6 +68,10 @@ def _as_strided(x: Tensor, size: Sequence[int], stride: Sequence[int], storage_o
     if list(size) != list(x.shape):
         raise UnsupportedError("as_strided, which reads memory as another shape,", "use slices, unfold or reshape")
     return x
+
+
+def _fractional_max_pool(*_: Any) -> Any:
+    raise UnsupportedError("fractional max pooling", "use ordinary pooling and upsampling")
 
 
 def _embedding_backward(

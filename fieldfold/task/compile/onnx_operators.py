@@ -21,6 +21,7 @@ _LIBRARY = torch.library.Library("fieldfold", "FRAGMENT")  # type: ignore[no-unt
 _LIBRARY.define(  # type: ignore[no-untyped-call]
     "batch_norm(Tensor x, Tensor weight, Tensor bias, float eps) -> (Tensor, Tensor, Tensor)"
 )
+_LIBRARY.define("space_to_depth(Tensor x, int block) -> Tensor")  # type: ignore[no-untyped-call]
 _LIBRARY.define("affine(Tensor x, Tensor scale, Tensor shift) -> Tensor")  # type: ignore[no-untyped-call]
 
 
@@ -32,14 +33,28 @@ def _affine_shapes(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:  # noqa: 
     return x.new_empty(x.shape)
 
 
+def _space_to_depth_shape(x: Tensor, block: int) -> Tensor:
+    examples, channels, *sizes = x.shape
+    return x.new_empty([examples, channels * block**2, *(size // block for size in sizes)])
+
+
+torch.library.register_fake("fieldfold::space_to_depth", _space_to_depth_shape, lib=_LIBRARY)
 torch.library.register_fake("fieldfold::batch_norm", _batch_norm_shapes, lib=_LIBRARY)
 torch.library.register_fake("fieldfold::affine", _affine_shapes, lib=_LIBRARY)
 
 
+def _ints(*values: int) -> Any:
+    return op.Constant(value_ints=values)
+
+
 def _batch_norm_onnx(x: Any, weight: Any, bias: Any, eps: float) -> tuple[Any, Any, Any]:
-    # with a momentum of 0 the running statistics that come out are those of the batch
+    """With a momentum of 0 the running statistics that come out are those of the batch, whatever numbers go in.
+
+    ONNX Runtime writes them into the memory of what goes in: here some of x, of which `lean.py` makes copies.
+    """
+    some = op.Slice(op.Reshape(x, _ints(-1)), _ints(0), _ints(weight.shape[0]))
     normal, mean, variance = op.BatchNormalization(
-        x, weight, bias, bias, weight, epsilon=eps, momentum=0.0, training_mode=1
+        x, weight, bias, some, some, epsilon=eps, momentum=0.0, training_mode=1
     )
     return normal, mean, variance
 
@@ -51,21 +66,30 @@ def _affine_onnx(x: Any, scale: Any, shift: Any) -> Any:
     return op.BatchNormalization(x, scale, shift, nothing, one, epsilon=0.0)
 
 
+def _space_to_depth_onnx(x: Any, block: int) -> Any:
+    """The block's places become channels, the first place's before the next one's."""
+    return op.SpaceToDepth(x, blocksize=block)
+
+
 def translations() -> dict[Any, Callable[..., Any]]:
     """Operator -> the function that writes it as ONNX."""
     return {
         torch.ops.fieldfold.batch_norm.default: _batch_norm_onnx,
         torch.ops.fieldfold.affine.default: _affine_onnx,
+        torch.ops.fieldfold.space_to_depth.default: _space_to_depth_onnx,
         **recurrent_onnx.TRANSLATIONS,
     }
 
 
 def onnx_rules() -> dict[Any, Callable[..., Any]]:
     """Decompositions into the operators above; they go before those of `decomposition_table`."""
-    return {aten.native_batch_norm.default: _native_batch_norm}
+    return {
+        aten._native_batch_norm_legit.default: _batch_norm,  # noqa: SLF001 -- the operator's name
+        aten._native_batch_norm_legit.no_stats: _batch_norm_without_statistics,  # noqa: SLF001 -- the operator's name
+    }
 
 
-def _native_batch_norm(  # noqa: PLR0913, PLR0917 -- torch's signature
+def _batch_norm(  # noqa: PLR0913, PLR0917 -- torch's signature
     x: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
@@ -90,3 +114,14 @@ def _native_batch_norm(  # noqa: PLR0913, PLR0917 -- torch's signature
         count = x.shape[0] * math.prod(x.shape[2:])
         running_var.copy_(running_var * (1 - momentum) + variance * (momentum * count / (count - 1)))
     return normal, mean, (variance + eps).rsqrt()
+
+
+def _batch_norm_without_statistics(  # noqa: PLR0913, PLR0917 -- torch's signature
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    training: bool,  # noqa: FBT001 -- torch's signature
+    momentum: float,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _batch_norm(x, weight, bias, None, None, training, momentum, eps)

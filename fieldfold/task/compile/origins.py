@@ -129,4 +129,10 @@ def operators(graph: fx.GraphModule) -> Iterator[tuple[str, Origin, fx.Node]]:
     """Of every node that calls an operator its name, as `aten.add`, its origin, and the node."""
     for node in graph.graph.nodes:
         if node.op == "call_function":
-            yield ".".join(str(node.target).split(".")[:2]), node.meta.get("custom", {}).get(_KEY, Origin()), node
+            yield ".".join(str(node.target).split(".")[:2]), origin_of(node), node
+
+
+def origin_of(node: fx.Node) -> Origin:
+    """Where a node of a traced graph, or of what torch has broken it down into, comes from."""
+    found: Origin = node.meta.get("custom", {}).get(_KEY, Origin())
+    return found

@@ -84,7 +84,8 @@ def _previous(y: Tensor, start: Tensor, backwards: bool) -> Tensor:  # noqa: FBT
 
 
 def _product(gradient: Tensor, previous: Tensor) -> Tensor:
-    return gradient.flatten(0, 1).t() @ previous.flatten(0, 1)
+    # this way round, since ONNX Runtime takes the more time the wider what it turns
+    return (previous.flatten(0, 1).t() @ gradient.flatten(0, 1)).t()
 
 
 # -- LSTM ----------------------------------------------------------------------------------------------------------
@@ -96,50 +97,56 @@ def lstm_layer(
     weights: Sequence[Tensor],
     backwards: bool,  # noqa: FBT001 -- one of `_Layer`
 ) -> tuple[Tensor, _State]:
-    """Torch orders its gates i, f, g, o; here the three sigmoids come first: i, f, o, g."""
+    """Torch orders its gates i, f, g, o; here the three sigmoids come first: i, f, o, g.
+
+    The biases are the weights of a further input that is always 1.
+    """
     size = weights[1].shape[1]
 
     def ordered(tensor: Tensor) -> Tensor:
         return torch.cat([tensor[: 2 * size], tensor[3 * size :], tensor[2 * size : 3 * size]])
 
     of_input, of_state, bias1, bias2 = weights
-    from_input = functional.linear(x, ordered(of_input), ordered(bias1 + bias2))
-    y, hidden, cell, *_ = _Lstm.apply(from_input, *state, ordered(of_state), backwards)  # type: ignore[no-untyped-call]
+    x = torch.cat([x, x.new_ones([*x.shape[:-1], 1])], -1)
+    of_input = torch.cat([of_input, (bias1 + bias2).unsqueeze(1)], 1)
+    y, hidden, cell, *_ = _Lstm.apply(x, *state, ordered(of_input), ordered(of_state), backwards)  # type: ignore[no-untyped-call]
     return y, (hidden, cell)
 
 
 class _Lstm(torch.autograd.Function):
+    """The product with the inputs is within, since its weights' gradient is one product with that of the states'."""
+
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(from_input: Tensor, hidden: Tensor, cell: Tensor, weight: Tensor, backwards: bool) -> Any:  # noqa: FBT001
-        last_hidden, last_cell, sigmoids, candidate, kept, squashed = operators.lstm(
-            from_input, hidden, cell, weight.t(), backwards
-        )
-        y = sigmoids[..., 2 * hidden.shape[-1] :] * squashed
-        return y, last_hidden, last_cell, sigmoids, candidate, kept, squashed
+    def forward(x: Tensor, hidden: Tensor, cell: Tensor, of_input: Tensor, of_state: Tensor, backwards: bool) -> Any:  # noqa: FBT001, PLR0913, PLR0917 -- all that the layer has
+        last_hidden, last_cell, *saved = operators.lstm(x @ of_input.t(), hidden, cell, of_state.t(), backwards)
+        o, squashed = saved[2], saved[5]
+        return o * squashed, last_hidden, last_cell, *saved
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        _, hidden, _, weight, ctx.backwards = inputs
+        x, hidden, _, of_input, of_state, ctx.backwards = inputs
         y, _, _, *saved = output
         ctx.mark_non_differentiable(*saved)
-        ctx.save_for_backward(hidden, weight, y, *saved)
+        ctx.save_for_backward(x, hidden, of_input, of_state, y, *saved)
 
     @staticmethod
     def backward(ctx: Any, of_y: Tensor, of_hidden: Tensor, of_cell: Tensor, *_: Any) -> Any:
-        hidden, weight, y, sigmoids, candidate, kept, squashed = ctx.saved_tensors
-        i, f, o = torch.chunk(sigmoids, 3, -1)
+        x, hidden, of_input, of_state, y, i, f, o, candidate, kept, squashed = ctx.saved_tensors
         # per step, what the gates' inputs get of the gradients of cell, cell, hidden and cell
         of_gates = torch.cat(
             [candidate * i * (1 - i), kept * (1 - f), squashed * o * (1 - o), i * (1 - candidate * candidate)], -1
         )
         through = o * (1 - squashed * squashed)
+        of_earlier = _previous(of_y, torch.zeros_like(of_hidden), ctx.backwards)
+        of_hidden = of_hidden + of_y[0 if ctx.backwards else -1]
         first_hidden, first_cell, gates = operators.lstm_backward(
-            of_y, of_hidden, of_cell, through, of_gates, f, weight, ctx.backwards
+            of_earlier, of_hidden, of_cell, through, of_gates, f, of_state, ctx.backwards
         )
-        of_weight = _product(gates, _previous(y, hidden, ctx.backwards))
-        return gates, first_hidden, first_cell, of_weight, None
+        of_weights = _product(gates, torch.cat([_previous(y, hidden, ctx.backwards), x], -1))
+        of_states, of_inputs = torch.split(of_weights, [hidden.shape[-1], x.shape[-1]], 1)
+        return gates @ of_input, first_hidden, first_cell, of_inputs, of_states, None
 
 
 # -- GRU -----------------------------------------------------------------------------------------------------------

@@ -92,17 +92,17 @@ def _lstm(from_input: Any, hidden: Any, cell: Any, weight: Any, backwards: bool)
     h, c, given = step.inputs
     size = hidden.shape[-1]
     gates, candidate = step.split(step("Gemm", h, weight, given), 3 * size, size)
-    sigmoids, candidate = step("Sigmoid", gates), step("Tanh", candidate)
-    i, f, o = step.split(sigmoids, size, size, size)
+    i, f, o = step.split(step("Sigmoid", gates), size, size, size)
+    candidate = step("Tanh", candidate)
     kept = step("Mul", f, c)
     following = step("Add", kept, step("Mul", i, candidate))
     squashed = step("Tanh", following)
     states = [(step("Mul", o, squashed), size), (following, size)]
-    return step.scan([*states, (sigmoids, 3 * size), (candidate, size), (kept, size), (squashed, size)], backwards)
+    return step.scan([*states, *((value, size) for value in (i, f, o, candidate, kept, squashed))], backwards)
 
 
 def _lstm_backward(  # noqa: PLR0913, PLR0917 -- the operator's arguments
-    of_y: Any,
+    of_earlier: Any,
     of_hidden: Any,
     of_cell: Any,
     through: Any,
@@ -111,13 +111,12 @@ def _lstm_backward(  # noqa: PLR0913, PLR0917 -- the operator's arguments
     weight: Any,
     backwards: bool,  # noqa: FBT001
 ) -> Any:
-    step = _Body([of_hidden, of_cell], [of_y, through, of_gates, f])
-    dh, dc, dy, slope, factors, kept = step.inputs
+    step = _Body([of_hidden, of_cell], [of_earlier, through, of_gates, f])
+    hidden, dc, earlier, slope, factors, kept = step.inputs
     size = of_hidden.shape[-1]
-    hidden = step("Add", dh, dy)
     cell = step("Add", dc, step("Mul", hidden, slope))
     gates = step("Mul", step("Concat", cell, cell, hidden, cell, axis=1), factors)
-    states = [(step("MatMul", gates, weight), size), (step("Mul", cell, kept), size)]
+    states = [(step("Gemm", gates, weight, earlier), size), (step("Mul", cell, kept), size)]
     return step.scan([*states, (gates, 4 * size)], not backwards)
 
 
@@ -229,23 +228,26 @@ def _wide(x: Tensor, width: int) -> list[int]:
 
 lstm = _operator(
     "lstm(Tensor from_input, Tensor hidden, Tensor cell, Tensor weight, bool backwards)"
-    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     _lstm,
-    lambda x, h, c, *_: [h.shape, c.shape, _wide(x, 3 * h.shape[-1]), *[_wide(x, h.shape[-1])] * 3],
+    lambda x, h, c, *_: [h.shape, c.shape, *[_wide(x, h.shape[-1])] * 6],
     (1, 0, 0, _SHARED, _SHARED),
-    (0, 0, 1, 1, 1, 1),
+    (0, 0, 1, 1, 1, 1, 1, 1),
 )
-"""Steps `(T, N, 4 H)`, states `(N, H)`, weight `(H, 4 H)` -> last states; of each step i f o, g, f c, tanh c."""
+"""Steps `(T, N, 4 H)`, states `(N, H)`, weight `(H, 4 H)` -> last states; of each step i, f, o, g, f c, tanh c."""
 
 lstm_backward = _operator(
-    "lstm_backward(Tensor of_y, Tensor of_hidden, Tensor of_cell, Tensor through, Tensor of_gates, Tensor f,"
+    "lstm_backward(Tensor of_earlier, Tensor of_hidden, Tensor of_cell, Tensor through, Tensor of_gates, Tensor f,"
     " Tensor weight, bool backwards) -> (Tensor, Tensor, Tensor)",
     _lstm_backward,
     lambda _, h, c, __, gates, *___: [h.shape, c.shape, gates.shape],
     (1, 0, 0, 1, 1, 1, _SHARED, _SHARED),
     (0, 0, 1),
 )
-"""Gradients of the first hidden state, the first cell, and the gates' inputs `(T, N, 4 H)`."""
+"""Gradients of the first hidden state, the first cell, and the gates' inputs `(T, N, 4 H)`.
+
+`of_hidden` is the gradient of the last output too, and `of_earlier` at each step that of the output before it.
+"""
 
 gru = _operator(
     "gru(Tensor from_input, Tensor hidden, Tensor weight, Tensor bias, bool backwards)"

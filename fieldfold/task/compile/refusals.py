@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import re
+import traceback
 from collections.abc import Iterator
 
 from torch import Tensor, fx
 
 from fieldfold.errors import CompileError, FieldfoldError
-from fieldfold.task.compile.origins import Origin, OriginTracker, operators
+from fieldfold.task.compile.origins import Origin, OriginTracker, operators, origin_of
 from fieldfold.task.compile.randomness import UnseededError
 from fieldfold.task.compile.unsupported import UnsupportedError
 
@@ -20,15 +21,23 @@ _ON_DATA = (
 _VARYING = "its result has another shape for other data: keep all elements and multiply by a mask"
 
 _INSTEAD: tuple[tuple[str, str], ...] = (
-    (r"_local_scalar_dense|item|is_nonzero|equal$", _ON_DATA),
+    (r"_local_scalar_dense|\.item|is_nonzero|\.equal", _ON_DATA),
     (r"nonzero|masked_select|unique|repeat_interleave|bincount", _VARYING),
-    (r"_fft_|stft|view_as_complex|complex|view_as_real", "multiply by constant matrices of cosines and sines"),
+    (r"_fft_|stft|complex|polar|view_as_real", "multiply by constant matrices of cosines and sines"),
     (r"ctc_loss", "no other form exists: train such a model with torch itself"),
-    (r"linalg|cholesky|svd|eigh|_inverse|lu_|triangular|qr", "decompositions of matrices have no ONNX form"),
+    (
+        r"linalg_(?!vector)|cholesky|svd|eigh|_inverse|\.lu_|triangular|\.qr",
+        "decompositions of matrices have no ONNX form",
+    ),
     (r"_pack_padded|_pad_packed|packed", "give windows of one length, padded where they are short"),
-    (r"kthvalue|mode|median|histc", "use torch.sort or torch.topk and take the element"),
+    (r"kthvalue|\.mode|median|histc", "use torch.sort or torch.topk and take the element"),
     (r"fractional_max_pool|max_unpool", "use ordinary pooling and upsampling"),
+    (r"adaptive_max_pool", "use max pooling with a fixed window, or average pooling"),
     (r"grid_sampler", "resample with torch.nn.functional.interpolate, to a fixed size"),
+    (r"embedding_bag", "use an Embedding, and the mean or the sum of what it gives"),
+    (r"cdist", "take the differences with unsqueeze and broadcasting, and the norm of those"),
+    (r"cumprod", "use the exponential of the cumsum of logarithms, or a product of few factors"),
+    (r"gamma|erfinv|\.i0|special_", "write the function with exp, log, erf and arithmetic"),
 )
 
 
@@ -69,41 +78,45 @@ def untranslatable(what: str, graph: fx.GraphModule) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        text, operator = "", ""
-        cause: BaseException | None = error
-        while cause is not None:
-            text = str(cause).strip() or type(cause).__name__
-            found = re.search(r"target=torch\.ops\.(\w+\.\w+)", text)
-            operator = operator or (found[1] if found else "")
-            cause = cause.__cause__
-        if not operator:
-            raise CompileError(
-                f"the {what} graph cannot be made: {type(error).__name__}: {text.splitlines()[0][:200]}", _GENERAL
-            ) from error
-        place = next((origin for name, origin, _ in operators(graph) if _same(name, operator)), Origin())
-        raise _formless(what, operator, place) from error
+        node = _failed(error) or next((node for name, _, node in operators(graph) if _known(name)), None)
+        if node is not None:
+            raise formless(what, node) from error
+        text = str(error).strip() or type(error).__name__
+        raise CompileError(
+            f"the {what} graph cannot be made: {type(error).__name__}: {text.splitlines()[0][:200]}", _GENERAL
+        ) from error
 
 
-def _same(one: str, other: str) -> bool:
-    """Whether an operator of one is that of the other, or what torch breaks it down into (prims.erf_inv)."""
-    return one.rsplit(".", 1)[-1].replace("_", "") == other.rsplit(".", 1)[-1].replace("_", "")
+def _failed(error: BaseException | None) -> fx.Node | None:
+    """The node at which the exporter was when it raised; its own text does not say where that comes from."""
+    found = None
+    while error is not None:
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            node = frame.f_locals.get("node")
+            if isinstance(node, fx.Node) and node.op == "call_function":
+                found = node
+        error = error.__cause__
+    return found
 
 
 def _refuse_complex(what: str, graph: fx.GraphModule) -> None:
-    for operator, place, node in operators(graph):
+    for _, _, node in operators(graph):
         value = node.meta.get("val")
         if isinstance(value, Tensor) and value.is_complex():
-            raise _formless(what, operator, place)
+            raise formless(what, node)
 
 
-def _formless(what: str, operator: str, place: Origin) -> CompileError:
-    reason = f"the {what} graph cannot be made: {_short(operator)} {place} has no ONNX form"
+def formless(what: str, node: fx.Node, lacks: str = "has no ONNX form") -> CompileError:
+    """The error for an operator of a graph, by the name that it had before torch broke it down."""
+    sources = node.meta.get("from_node")
+    operator = str(sources[-1].target if sources else node.target)
+    reason = f"the {what} graph cannot be made: {_short(operator)} {origin_of(node)} {lacks}"
     return CompileError(reason.replace("  ", " "), _instead(operator))
 
 
-def unseeded(error: UnseededError, place: Origin | None = None) -> CompileError:
+def unseeded(error: UnseededError, place: Origin) -> CompileError:
     """The error for a random function that the compiler does not know."""
-    where = f" {place}" if place and str(place) else ""
+    where = f" {place}" if str(place) else ""
     return CompileError(
         f"the model calls {error}{where}, which cannot be seeded", "use dropout, rand_like or randn_like"
     )
@@ -118,5 +131,9 @@ def _short(operator: str) -> str:
     return operator.removeprefix("aten.").removeprefix("prims.").split(".")[0]
 
 
+def _known(operator: str) -> str | None:
+    return next((hint for pattern, hint in _INSTEAD if re.search(pattern, operator)), None)
+
+
 def _instead(operator: str) -> str:
-    return next((hint for pattern, hint in _INSTEAD if re.search(pattern, operator)), _GENERAL)
+    return _known(operator) or _GENERAL

@@ -14,6 +14,7 @@ from fieldfold.errors import CompileError
 from fieldfold.task import program as form
 from fieldfold.task.compile.decompositions import decomposition_table
 from fieldfold.task.compile.export import Example, quiet_exporter, trace
+from fieldfold.task.compile.refusals import formless
 from fieldfold.task.operators import IDENTITIES, ITEM, OPERATORS, RECURRENT, SYMBOLIC
 from fieldfold.task.program import Argument, Atom, Constant, GraphName, Program, Programs, Step
 
@@ -122,9 +123,7 @@ def _program(traced: Traced, tables: _Tables) -> Program:
 def _step(node: fx.Node, registers: Mapping[fx.Node, int], tables: _Tables) -> Step:
     name = _name(node.target)
     if name != ITEM and name not in SYMBOLIC and name not in OPERATORS and name not in RECURRENT:
-        raise CompileError(
-            f"the model uses the torch operator {name}, which a bundle may not hold", "write that part otherwise"
-        )
+        raise formless("programs.torch", node, "may not stand in a bundle")
     options = {key: value for key, value in node.kwargs.items() if value is not None and key != "pin_memory"}
     return Step(
         tables.operator(name),

@@ -1,0 +1,1 @@
+"""A fleet under a virtual clock: the same fold, codec and runtimes, and nothing that waits."""
