@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from aggregator.fold.ca2fl import CA2FL
+from aggregator.fold.fadas import FADAS
 from aggregator.fold.fedasync import FedAsync
 from aggregator.fold.fedbuff import FedBuff
 from aggregator.fold.methods import AnyMethod
 from aggregator.fold.rate_corrected_fedbuff import RateCorrectedFedBuff
+from aggregator.fold.slots import Slots
 from aggregator.history import audit
 from aggregator.history.refold import refold
 from aggregator.ledger.ledger import Ledger
@@ -25,6 +28,9 @@ METHODS: dict[str, AnyMethod] = {
     "fedasync": FedAsync(),
     "fedbuff": FedBuff(buffer_size=3),
     "rate-corrected": RateCorrectedFedBuff(buffer_size=2),
+    "slots": Slots(),
+    "ca2fl": CA2FL(buffer_size=2),
+    "fadas": FADAS(buffer_size=2),
 }
 
 
