@@ -11,10 +11,11 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from aggregator.config import AggregatorConfig
+from aggregator.fold_settings import FoldSettings
 from aggregator.intake import statistics
 from aggregator.ledger.ledger import Ledger
 from aggregator.ledger.records import Decision, TaskRecord, VersionRecord
-from aggregator.model import FoldSettings, GlobalModel
+from aggregator.model import GlobalModel
 from aggregator.publisher import Publisher
 from fieldfold.errors import ControlError, DataError
 from fieldfold.sensors.statistics import Normalisation

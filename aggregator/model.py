@@ -13,6 +13,7 @@ import numpy as np
 
 from aggregator.fold.contribution import Contribution
 from aggregator.fold.methods import AnyMethod
+from aggregator.fold_settings import FoldSettings, in_force
 from aggregator.ledger.ledger import Ledger
 from aggregator.ledger.records import Checkpoint, Decision, Stretch, TurnBack, VersionRecord
 from aggregator.past import released
@@ -34,33 +35,6 @@ CONTRIBUTIONS_OF_A_VERSION = 10
 """To compute, compare and write a version takes as long as to fold so many contributions."""
 VERSIONS_BETWEEN_CHECKPOINTS = 100
 """So that the past of a small model can be given up, or taken up again, in pieces that are not too long."""
-
-
-class FoldSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """All that decides, besides the log, which versions come out.
-
-    Attributes:
-        fold: the method with its settings.
-        profile: codec profile of the delta from one version to the next.
-    """
-
-    fold: AnyMethod
-    profile: str
-
-    @classmethod
-    def read(cls, stretch: Stretch, ledger: Ledger) -> FoldSettings:
-        """Those of a stretch.
-
-        Raises:
-            StoreError: when they are not settings of this program.
-        """
-        try:
-            return msgspec.json.decode(stretch.settings, type=cls)
-        except msgspec.DecodeError as error:
-            raise StoreError(
-                f"{ledger.path}: the settings from version {stretch.version} on are not of this program: {error}",
-                "run the release of fieldfold that wrote them, or restore a backup",
-            ) from None
 
 
 class GlobalModel:
@@ -166,7 +140,7 @@ class GlobalModel:
         Raises:
             StoreError: when the checkpoint does not belong to the settings that the ledger names.
         """
-        self.settings = FoldSettings.read(_in_force(ledger, self.task, point.contribution), ledger)
+        self.settings = FoldSettings.read(in_force(ledger, self.task, point.contribution), ledger)
         self.version = point.version
         self.contribution = point.contribution
         self.exact = from_bytes(point.exact)
@@ -354,13 +328,3 @@ def _remembered(norms: tuple[tuple[str, float], ...], node: str, norm: float) ->
     mine = [place for place, (name, _) in enumerate(norms) if name == node]
     kept = norms if len(mine) < NORMS_OF_A_NODE else (*norms[: mine[0]], *norms[mine[0] + 1 :])
     return (*kept, (node, norm))[-NORMS_REMEMBERED:]
-
-
-def _in_force(ledger: Ledger, task: str, contribution: int) -> Stretch:
-    """The stretch that the contributions behind this place belong to."""
-    past = [stretch for stretch in ledger.stretches(task) if stretch.contribution <= contribution]
-    if not past:
-        raise StoreError(
-            f"{ledger.path}: it does not say how contribution {contribution} was folded", "restore a backup"
-        )
-    return past[-1]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from aggregator.fold_settings import FoldSettings
 from aggregator.ledger.ledger import Ledger
 from aggregator.ledger.records import Decision, Place, TurnBack, VersionRecord
-from aggregator.model import FoldSettings, GlobalModel
+from aggregator.model import GlobalModel
 from aggregator.past import newest_point
 from fieldfold.errors import StoreError
 from fieldfold.task.bundle import Bundle

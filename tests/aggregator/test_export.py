@@ -14,9 +14,10 @@ from click.testing import CliRunner, Result
 from aggregator.cli import aggregator as command
 from aggregator.fold.fedbuff import FedBuff
 from aggregator.fold.rate_corrected_fedbuff import RateCorrectedFedBuff
+from aggregator.fold_settings import FoldSettings
 from aggregator.ledger.ledger import Ledger
 from aggregator.ledger.records import TaskRecord
-from aggregator.model import FoldSettings, GlobalModel
+from aggregator.model import GlobalModel
 from aggregator.past import released
 from fieldfold.errors import ConfigError, StoreError
 from fieldfold.params import Vector, digest

@@ -15,9 +15,10 @@ from aggregator.config import AggregatorConfig, NormalisationConfig, ReleaseConf
 from aggregator.fold.contribution import Contribution
 from aggregator.fold.fedbuff import FedBuff
 from aggregator.fold.methods import AnyMethod
+from aggregator.fold_settings import FoldSettings
 from aggregator.ledger.ledger import Ledger
 from aggregator.ledger.records import Decision, TaskRecord
-from aggregator.model import FoldSettings, GlobalModel
+from aggregator.model import GlobalModel
 from aggregator.reception import Answer, Reception
 from aggregator.verify.update import VerifyConfig
 from fieldfold.codec import encode
