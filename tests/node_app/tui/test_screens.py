@@ -338,22 +338,29 @@ def in_state(daemon: ScriptedDaemon, state: str) -> Iterator[str]:
         yield {"training": "LEARNING", "alerting": "link down", "read-only": "read-only"}[state]
 
 
+@pytest.mark.parametrize("look", ["dark", "light", "no colour"])
 @pytest.mark.parametrize("state", ["training", "alerting", "read-only", "disconnected"])
-def test_every_screen_looks_as_it_was_drawn(daemon: ScriptedDaemon, state: str) -> None:
+def test_every_screen_looks_as_it_was_drawn(
+    daemon: ScriptedDaemon, state: str, look: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Text, not SVG: it reads in a diff, and does not change with textual's way of exporting colours.
 
-    FIELDFOLD_DRAW=1 draws the pictures anew.
+    One picture for all looks, since nothing is said by colour alone. FIELDFOLD_DRAW=1 draws the pictures anew.
     """
+    if look == "no colour":
+        monkeypatch.setenv("NO_COLOR", "1")
     drawn = ""
 
     async def work() -> None:
         nonlocal drawn
         with in_state(daemon, state) as sign:
-            async with attached(daemon.path, (80, 24), read_only=state == "read-only") as screens:
+            async with attached(
+                daemon.path, (80, 24), theme="light" if look == "light" else "dark", read_only=state == "read-only"
+            ) as screens:
                 await screens.reads(sign)
                 for columns, rows in SIZES:
                     await screens.resize(columns, rows)
-                    for key in "odtmnl" if columns == 80 or state == "training" else "o":
+                    for key in "odtmnl":
                         await screens.press(key)
                         drawn += f"{state}, {columns} by {rows}, {screens.room}\n{await screens.settled()}\n\n"
 
