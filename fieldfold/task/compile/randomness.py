@@ -59,7 +59,7 @@ class SeededRandomness(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While active, whatever is random draws from the hash, each call with a key of its own.
 
     It works on aten's operators and not on Python's functions: so it reaches the dropout inside attention and LSTMs.
-    The backward pass belongs inside too.
+    The backward pass belongs inside too where `has_scaled_masks`, and may be outside otherwise.
 
     Raises:
         UnseededError: (from the forward pass) when an operator draws random numbers that has no seeded form here.
@@ -70,15 +70,20 @@ class SeededRandomness(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._seed = seed
         self._num_calls = 0
         self._keys = seed
+        self._harmless: dict[int, Any] = {}
+        self.has_scaled_masks = False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Replaces what is random and passes on the rest."""
-        if func in self._SEEDED:
-            return self._SEEDED[func](self, *args, **(kwargs or {}))
-        if torch.Tag.nondeterministic_seeded in func.tags:
-            raise UnseededError(func.overloadpacket.__name__)
+        # By identity: a recurrent layer comes here a million times, and to hash an operator is slow.
+        if id(func) not in self._harmless:
+            if func in self._SEEDED:
+                return self._SEEDED[func](self, *args, **(kwargs or {}))
+            if torch.Tag.nondeterministic_seeded in func.tags:
+                raise UnseededError(func.overloadpacket.__name__)
+            self._harmless[id(func)] = func
         return func(*args, **(kwargs or {}))
 
     def _bits(self, shape: Sequence[int]) -> Tensor:
@@ -108,6 +113,7 @@ class SeededRandomness(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if p == 1:
             return x * 0, torch.zeros_like(x)
         # the mask already scaled: nothing but autograd sees it, and hands it to the function below
+        self.has_scaled_masks = True
         mask = torch.where(self._kept(x.shape, p), 1.0 / (1.0 - p), 0.0).to(x.dtype)
         return x * mask, mask
 
