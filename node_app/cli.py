@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from fieldfold.errors import ControlError
 from fieldfold.service import end_on_signals, leave
 from fieldfold.terminal import opening
 from fieldfold.terminal.glyphs import Glyphs
+from fieldfold.trust.invitation import read_code
 
 if TYPE_CHECKING:
     from node_app.tui.app import NodeApp
@@ -120,6 +122,34 @@ def pause(socket: Path | None) -> None:
 def resume(socket: Path | None) -> None:
     """Go on training, and look again at data that could not be used."""
     _command(socket, "resume")
+
+
+@node.command()
+@click.argument("code", default="-")
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    default=Path("node.toml"),
+    show_default=True,
+    help="written if it is not there; the folder identity comes to lie beside it",
+)
+@click.option("--data", default="data/*.csv", show_default=True, help="files to learn from, for the new node.toml")
+@click.option("--again", is_flag=True, help="replace the identity that is there")
+def enroll(code: str, config_path: Path, data: str, *, again: bool) -> None:
+    """Join with the CODE of `fieldfold broker invite`; without one it is read from standard input.
+
+    The private key is made here and stays here; what comes back is a certificate for it.
+    """
+    from node_app.enroll import enroll as join  # noqa: PLC0415 - only this command needs cryptography
+
+    if code == "-":
+        code = click.prompt("Code", hide_input=True) if sys.stdin.isatty() else sys.stdin.read()
+    invitation = read_code(code)
+    made = join(invitation, config_path, data=data, again=again)
+    click.echo(f"{made.identity}  {invitation.node} of {invitation.federation}, good until {made.expires:%Y-%m-%d}")
+    click.echo(f"{config_path}  {'written' if made.wrote_configuration else 'kept'}")
+    click.echo(f"\nNext: fieldfold node run --config {shlex.quote(str(config_path))}")
 
 
 def _command(socket: Path | None, name: str) -> None:
