@@ -7,6 +7,7 @@ pipe. So the broker does not need the caretaker, and the caretaker ends when the
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import queue
 import signal
@@ -48,7 +49,9 @@ def start_beside(folder: BrokerFolder, listener: Listener) -> None:
         os.close(writing)
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(signum, signal.SIG_IGN)  # the end of the log is our end
-        with os.fdopen(reading, encoding="utf-8", errors="replace") as log:
+        folder.runtime.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
+        with os.fdopen(reading, encoding="utf-8", errors="replace") as log, folder.caretaker_lock.open("wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
             Caretaker(folder, listener, broker, sys.stderr).run(log)
         os._exit(0)
     os.close(reading)

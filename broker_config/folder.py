@@ -99,6 +99,11 @@ class BrokerFolder:
         folder = self.identities / name
         return IdentityFiles(folder / "ca.crt", folder / f"{name}.crt", folder / f"{name}.key")
 
+    @property
+    def caretaker_lock(self) -> Path:
+        """Held by the caretaker of the running broker."""
+        return self.runtime / "caretaker"
+
     def enrolled_certificate(self, name: str) -> Path:
         """The certificate of a gateway that made its own key, whether it exists or not."""
         return self.enrolled / f"{name}.crt"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
 
 from broker_config.folder import BrokerFolder, existing_folder
+from fieldfold.findings import verdict
 
 STANDARD_FOLDER = Path("/etc/fieldfold/broker")
 
@@ -97,6 +99,15 @@ def renew(folder: Path | None, *, everything: bool) -> None:
     ]
     for name in ending:
         click.echo(f"{name}  made its own key: fieldfold broker invite {name} --again")
+
+
+@click.command()
+@click.argument("folder", metavar="[DIR]", type=_DIR, required=False)
+def doctor(folder: Path | None) -> None:
+    """Look at keys, certificates, settings, access rules and the running broker; exit code 1 where one is wrong."""
+    from broker_config.doctor import examine  # noqa: PLC0415 - see invite
+
+    sys.exit(verdict(examine(chosen(folder)), click.echo))
 
 
 def chosen(folder: Path | None) -> Path:

@@ -17,6 +17,7 @@ from fieldfold.cli.figures import number, plain, size
 from fieldfold.control.client import ControlClient
 from fieldfold.control.protocol import running_socket
 from fieldfold.errors import ControlError
+from fieldfold.findings import verdict
 from fieldfold.service import end_on_signals, leave
 from fieldfold.terminal import opening
 from fieldfold.terminal.glyphs import Glyphs
@@ -150,6 +151,17 @@ def enroll(code: str, config_path: Path, data: str, *, again: bool) -> None:
     click.echo(f"{made.identity}  {invitation.node} of {invitation.federation}, good until {made.expires:%Y-%m-%d}")
     click.echo(f"{config_path}  {'written' if made.wrote_configuration else 'kept'}")
     click.echo(f"\nNext: fieldfold node run --config {shlex.quote(str(config_path))}")
+
+
+@node.command()
+@click.option(
+    "--config", "config_path", type=click.Path(path_type=Path), default=Path("node.toml"), show_default=True
+)
+def doctor(config_path: Path) -> None:
+    """Look at clock, certificate, data, broker and permissions; exit code 1 where one is wrong."""
+    from node_app.doctor import examine  # noqa: PLC0415 - help needs neither numpy nor the codec
+
+    sys.exit(verdict(examine(config_path), click.echo))
 
 
 def _command(socket: Path | None, name: str) -> None:
