@@ -89,6 +89,8 @@ def enroll(
         ConfigError: an identity or a configuration is there that does not go with the invitation.
         LinkError: the broker is not reached or refuses.
     """
+    if time.time() >= invitation.expires_s:
+        raise _expired(invitation)
     base = config.absolute().parent
     identity = base / IDENTITY
     if identity.exists() and not again:
@@ -165,10 +167,10 @@ def _ask(invitation: Invitation, csr: str, staging: Path, patience_s: float) -> 
         _write_invitation(invitation, staging), client_id=f"fieldfold-enrol-{invitation.id}", base=staging
     )
     link.subscribe(topics.enrolment_answer(invitation.id))
-    link.start()
     deadline_s, next_s = time.monotonic() + patience_s, float("inf")
     refusal: LinkError | None = None
     try:
+        link.start()
         while (now_s := time.monotonic()) < deadline_s:
             if now_s >= next_s and link.is_up:
                 link.publish(topics.enrolment_request(invitation.id), seal(request, secret))
@@ -209,12 +211,16 @@ def _certificate(answer: EnrolmentAnswer, staging: Path) -> bytes:
 
 def _refused(invitation: Invitation, event: Refused) -> LinkError:
     if time.time() >= invitation.expires_s:
-        ended = datetime.fromtimestamp(invitation.expires_s, UTC)
-        return LinkError(
-            f"the invitation expired at {ended:%Y-%m-%d %H:%M} UTC",
-            f"ask for another: fieldfold broker invite {invitation.node}",
-        )
+        return _expired(invitation)
     return LinkError(event.reason, f"the invitation may be withdrawn: fieldfold broker invite {invitation.node}")
+
+
+def _expired(invitation: Invitation) -> LinkError:
+    ended = datetime.fromtimestamp(invitation.expires_s, UTC)
+    return LinkError(
+        f"the invitation expired at {ended:%Y-%m-%d %H:%M} UTC by this machine's clock",
+        f"set the clock, or ask for another: fieldfold broker invite {invitation.node}",
+    )
 
 
 def _write_invitation(invitation: Invitation, staging: Path) -> LinkConfig:
