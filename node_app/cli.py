@@ -137,17 +137,21 @@ def resume(socket: Path | None) -> None:
 )
 @click.option("--data", default="data/*.csv", show_default=True, help="files to learn from, for the new node.toml")
 @click.option("--again", is_flag=True, help="replace the identity that is there")
-def enroll(code: str, config_path: Path, data: str, *, again: bool) -> None:
+@click.option("--user", help="whose the identity becomes, when root enrols for a daemon of another user")
+def enroll(code: str, config_path: Path, data: str, user: str | None, *, again: bool) -> None:
     """Join with the CODE of `fieldfold broker invite`; without one it is read from standard input.
 
     The private key is made here and stays here; what comes back is a certificate for it.
     """
     from node_app.enroll import enroll as join  # noqa: PLC0415 - only this command needs cryptography
+    from node_app.enroll import give_to  # noqa: PLC0415
 
     if code == "-":
         code = click.prompt("Code", hide_input=True) if sys.stdin.isatty() else sys.stdin.read()
     invitation = read_code(code)
     made = join(invitation, config_path, data=data, again=again)
+    if user is not None:
+        give_to(made.identity, user)
     click.echo(f"{made.identity}  {invitation.node} of {invitation.federation}, good until {made.expires:%Y-%m-%d}")
     click.echo(f"{config_path}  {'written' if made.wrote_configuration else 'kept'}")
     click.echo(f"\nNext: fieldfold node run --config {shlex.quote(str(config_path))}")

@@ -120,6 +120,21 @@ def enroll(
     return Enrolled(identity, datetime.fromtimestamp(expires_s, UTC), wrote)
 
 
+def give_to(identity: Path, user: str) -> None:
+    """Makes the daemon's user the owner of an identity that root enrolled.
+
+    Raises:
+        ConfigError: there is no such user, or we are not root.
+    """
+    try:
+        for path in (identity, *identity.iterdir()):
+            shutil.chown(path, user)
+    except LookupError:
+        raise ConfigError(f"there is no user {user} here", "give the one that runs the daemon") from None
+    except OSError as error:
+        raise ConfigError(f"{identity}: cannot be given to {user}: {error.strerror}", "run this as root") from None
+
+
 def _require_agreement(invitation: Invitation, config: Path) -> None:
     """A configuration that is there must be for this node; it is not touched."""
     try:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import queue
+import signal
 import stat
 import subprocess
 import sys
@@ -54,8 +58,9 @@ def link_of(mosquitto: Mosquitto, files: IdentityFiles, client_id: str) -> MqttL
 def comes(link: MqttLink, kind: type[object], within_s: float = TIMEOUT_S) -> bool:
     deadline = time.monotonic() + within_s
     while (left := deadline - time.monotonic()) > 0:
-        if isinstance(link.events.get(timeout=left), kind):
-            return True
+        with contextlib.suppress(queue.Empty):
+            if isinstance(link.events.get(timeout=left), kind):
+                return True
     return False
 
 
@@ -203,6 +208,28 @@ def copy_of(path: Path) -> Path:
     copy.touch(mode=0o600)
     copy.write_bytes(path.read_bytes())
     return copy
+
+
+def test_without_the_caretaker_a_revoked_name_may_say_and_hear_nothing(own_mosquitto: Mosquitto) -> None:
+    files = own_mosquitto.add_identity("press-13")
+    kept = IdentityFiles(*(copy_of(path) for path in (files.ca, files.certificate, files.key)))
+    link = link_of(own_mosquitto, kept, "press-13")
+    aggregator = link_of(own_mosquitto, own_mosquitto.identity("aggregator"), "revoke-aggregator")
+    assert comes(link, Connected)
+    assert comes(aggregator, Connected)
+    link.subscribe("fieldfold/plant/#")
+    assert link.publish("fieldfold/plant/node/press-13/status", b"{}").wait(TIMEOUT_S)
+
+    revoke(own_mosquitto.directory, "press-13")
+    os.kill(own_mosquitto.pid, signal.SIGHUP)
+    time.sleep(0.5)
+
+    assert not link.publish("fieldfold/plant/node/press-13/status", b"{}").wait(TIMEOUT_S)
+    assert aggregator.publish("fieldfold/plant/node/press-13/command", b"{}").wait(TIMEOUT_S)
+    assert aggregator.publish("fieldfold/plant/model/live/0", b"a model").wait(TIMEOUT_S)
+    assert not comes(link, Received, within_s=1.0)
+    for each in (link, aggregator):
+        each.stop()
 
 
 def test_the_gateway_that_replaces_another_of_its_name_shuts_the_former_out(
