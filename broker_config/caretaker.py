@@ -79,12 +79,14 @@ class Caretaker:
         self._seen: tuple[int, ...] = ()  # so that it reloads once: something may have changed while it started
         self._known: Members = Members()
         self._heard_s: dict[str, float] = {}
+        self._complaint = ""
 
     def run(self, log: TextIO) -> None:
         """Serves until the log ends."""
         ended = threading.Event()
         threading.Thread(target=self._pump, args=(log, ended), name="log", daemon=True).start()
-        self._known = read_members(self._folder)
+        with self._said_on_error():
+            self._known = read_members(self._folder)
         link: Link = MqttLink(self._config, client_id="fieldfold-broker", base=self._folder.root)
         link.subscribe(_ANY_REQUEST, queued=False)
         with self._said_on_error():
@@ -177,9 +179,15 @@ class Caretaker:
         try:
             yield
         except FieldfoldError as error:
-            self._say(str(error))
+            self._complain(str(error))
         except OSError as error:
-            self._say(f"{error.filename or 'the broker'}: {error.strerror}")
+            self._complain(f"{error.filename or 'the broker'}: {error.strerror}")
+
+    def _complain(self, words: str) -> None:
+        """Once, however often it is tried again."""
+        if words != self._complaint:
+            self._complaint = words
+            self._say(words)
 
 
 def _link_config(folder: BrokerFolder, listener: Listener) -> LinkConfig:

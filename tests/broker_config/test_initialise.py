@@ -156,6 +156,22 @@ def test_an_init_that_was_killed_is_finished_by_the_next(tmp_path: Path) -> None
     assert not leftover.exists()
 
 
+def test_a_folder_from_before_there_were_revocations_gets_what_it_lacks(tmp_path: Path) -> None:
+    root = tmp_path / "broker"
+    initialise(root)
+    folder = BrokerFolder(root)
+    written = folder.configuration.read_text()
+    folder.configuration.write_text(written.replace(f"crlfile {folder.crl}\n", ""))
+    for path in (folder.crl, folder.members):
+        path.unlink()
+
+    initialise(root)
+
+    assert folder.configuration.read_text() == written
+    assert folder.crl.is_file()
+    assert folder.members.is_file()
+
+
 def test_a_folder_with_other_things_is_refused_and_untouched(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("chapter 1")
 
