@@ -21,7 +21,7 @@ from fieldfold.findings import verdict
 from fieldfold.service import end_on_signals, leave
 from fieldfold.terminal import opening
 from fieldfold.terminal.glyphs import Glyphs
-from fieldfold.trust.invitation import read_code
+from fieldfold.trust.invitation import MAX_CODE_CHARACTERS, read_code
 
 if TYPE_CHECKING:
     from node_app.tui.app import NodeApp
@@ -147,7 +147,9 @@ def enroll(code: str, config_path: Path, data: str, user: str | None, *, again: 
     from node_app.enroll import give_to  # noqa: PLC0415
 
     if code == "-":
-        code = click.prompt("Code", hide_input=True) if sys.stdin.isatty() else sys.stdin.read()
+        code = (
+            click.prompt("Code", hide_input=True) if sys.stdin.isatty() else sys.stdin.read(MAX_CODE_CHARACTERS * 2)
+        )
     invitation = read_code(code)
     made = join(invitation, config_path, data=data, again=again)
     if user is not None:

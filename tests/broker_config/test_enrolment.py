@@ -6,6 +6,7 @@ import contextlib
 import os
 import queue
 import signal
+import ssl
 import stat
 import subprocess
 import sys
@@ -293,6 +294,21 @@ def test_renewed_certificates_are_for_the_old_keys_and_revoke_knows_the_old_ones
     former = before[folder.identity("press-07").certificate]
     revoke(root, "press-07")
     assert f"{former.serial_number:x}" in {each.serial for each in read_members(folder).revoked}
+
+
+def test_a_running_broker_shows_its_renewed_certificate_without_a_restart(own_mosquitto: Mosquitto) -> None:
+    own_mosquitto.stop()
+    own_mosquitto.attended = True
+    own_mosquitto.start()
+    address = ("127.0.0.1", own_mosquitto.port)
+    before = ssl.get_server_certificate(address)
+
+    renew(own_mosquitto.directory, everything=True)
+
+    deadline = time.monotonic() + TIMEOUT_S
+    while ssl.get_server_certificate(address) == before:
+        assert time.monotonic() < deadline, "the former certificate is still shown"
+        time.sleep(0.1)
 
 
 def test_what_a_person_wrote_into_the_acl_stays(tmp_path: Path) -> None:
