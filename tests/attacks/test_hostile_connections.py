@@ -15,7 +15,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from broker_config.certificates import KeyPair, new_authority, read_key_pair
 from broker_config.folder import BrokerFolder, IdentityFiles
 from broker_config.revoke import revoke
-from broker_config.sessions import Sessions
+from broker_config.sessions import MOST, Sessions
 from fieldfold.errors import LinkError
 from fieldfold.link.endpoint import resolve
 from fieldfold.link.probe import connected, permitted
@@ -254,6 +254,34 @@ def test_a_client_id_that_looks_like_a_line_of_the_log() -> None:
 
     assert sessions.of("press-08") == []
     assert sessions.of("press-09") == [lie]
+
+
+def test_client_ids_without_end() -> None:
+    sessions = Sessions()
+    for number in range(MOST + 10):
+        sessions.read(f"2026: New client connected from 10.0.0.9:1 as id-{number} (p5, c0, k60, u'press-09').")
+
+    assert len(sessions.of("press-09")) == MOST
+    assert sessions.of("press-09")[-1] == f"id-{MOST + 9}"
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "Client me closed its connection.",
+        "Client me disconnected.",
+        "Client me disconnected due to protocol error.",
+        "Client me has exceeded timeout, disconnecting.",
+        "Socket error on client me, disconnecting.",
+    ],
+)
+def test_a_session_that_ended_is_nobodys_to_take_over(end: str) -> None:
+    sessions = Sessions()
+    sessions.read("2026: New client connected from 10.0.0.9:1 as me (p5, c0, k60, u'press-09').")
+
+    sessions.read(f"2026: {end}")
+
+    assert sessions.of("press-09") == []
 
 
 @pytest.mark.parametrize("client_id", ["a\nb", "a\x1b[2Jb", "a\x00b", "\x9b31m"])
