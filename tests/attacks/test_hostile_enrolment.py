@@ -107,7 +107,7 @@ def test_an_older_invitation_when_there_is_a_newer_for_the_name(attended_broker:
     newer = invited(attended_broker, "invited-twice")
     enroll(newer, tmp_path / "newer" / "node.toml", data="*.csv")
 
-    refusal_of(older, tmp_path / "older")
+    assert refusal_of(older, tmp_path / "older").reason
 
 
 def test_guessing_what_only_the_code_says(attended_broker: Mosquitto, tmp_path: Path) -> None:
