@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -58,7 +58,7 @@ def new_authority(now: datetime) -> KeyPair:
     serial = x509.random_serial_number()
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"fieldfold broker CA {serial % 16**8:08x}")])
     builder = (
-        _builder(name, key, now, AUTHORITY_LIFETIME)
+        _builder(name, key.public_key(), now, AUTHORITY_LIFETIME)
         .serial_number(serial)
         .issuer_name(name)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
@@ -70,8 +70,35 @@ def new_authority(now: datetime) -> KeyPair:
 def issue_identity(authority: KeyPair, name: str, now: datetime) -> KeyPair:
     """A certificate by which `name` (its common name) may connect to the broker, and may not pose as one."""
     key = ec.generate_private_key(ec.SECP256R1())
-    usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
-    return KeyPair(_sign_leaf(authority, key, name, now, [usage]), key)
+    return KeyPair(_sign_leaf(authority, _Leaf(key.public_key(), name), now), key)
+
+
+def issue_invitation(authority: KeyPair, name: str, now: datetime, lifetime: timedelta) -> KeyPair:
+    """A client's certificate that ends after `lifetime`: long enough to ask for a lasting one, once."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    return KeyPair(_sign_leaf(authority, _Leaf(key.public_key(), name, lifetime=lifetime), now), key)
+
+
+def sign_for(authority: KeyPair, public_key: ec.EllipticCurvePublicKey, name: str, now: datetime) -> x509.Certificate:
+    """The certificate by which whoever holds the private half of `public_key` is known as `name`."""
+    return _sign_leaf(authority, _Leaf(public_key, name), now)
+
+
+def revocation_list(authority: KeyPair, revoked: Mapping[int, datetime], now: datetime) -> bytes:
+    """The CRL in PEM form: serial number -> since when.
+
+    It is good for as long as the authority: a list that ends sooner would shut everybody out on the day it ends.
+    """
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(authority.certificate.subject)
+        .last_update(now)
+        .next_update(authority.certificate.not_valid_after_utc)
+    )
+    for serial, since in sorted(revoked.items()):
+        entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(since).build()
+        builder = builder.add_revoked_certificate(entry)
+    return builder.sign(authority.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
 def issue_server(
@@ -81,7 +108,7 @@ def issue_server(
     key = key or ec.generate_private_key(ec.SECP256R1())
     usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
     names = x509.SubjectAlternativeName([_alternative_name(host) for host in hosts])
-    return KeyPair(_sign_leaf(authority, key, "server", now, [usage, names]), key)
+    return KeyPair(_sign_leaf(authority, _Leaf(key.public_key(), "server", [usage, names]), now), key)
 
 
 def check_host(host: str) -> str:
@@ -141,41 +168,45 @@ def server_hosts(certificate: x509.Certificate) -> list[str]:
     ]
 
 
-def _sign_leaf(
-    authority: KeyPair,
-    key: ec.EllipticCurvePrivateKey,
-    common_name: str,
-    now: datetime,
-    extensions: Sequence[x509.ExtensionType],
-) -> x509.Certificate:
+@dataclass(frozen=True)
+class _Leaf:
+    """What a certificate says of its holder."""
+
+    public_key: ec.EllipticCurvePublicKey
+    common_name: str
+    extensions: Sequence[x509.ExtensionType] = (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]),)
+    lifetime: timedelta = LEAF_LIFETIME
+
+
+def _sign_leaf(authority: KeyPair, leaf: _Leaf, now: datetime) -> x509.Certificate:
     remaining = authority.certificate.not_valid_after_utc - now
     if remaining <= timedelta(0):
         raise ConfigError("the certificate authority has expired", "set up the broker anew in another folder")
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, leaf.common_name)])
     issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key())
     builder = (
-        _builder(name, key, now, min(LEAF_LIFETIME, remaining))
+        _builder(name, leaf.public_key, now, min(leaf.lifetime, remaining))
         .serial_number(x509.random_serial_number())
         .issuer_name(authority.certificate.subject)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(signs_certificates=False), critical=True)
         .add_extension(issuer_key, critical=False)
     )
-    for extension in extensions:
+    for extension in leaf.extensions:
         builder = builder.add_extension(extension, critical=False)
     return builder.sign(authority.key, hashes.SHA256())
 
 
 def _builder(
-    subject: x509.Name, key: ec.EllipticCurvePrivateKey, now: datetime, lifetime: timedelta
+    subject: x509.Name, public_key: ec.EllipticCurvePublicKey, now: datetime, lifetime: timedelta
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
-        .public_key(key.public_key())
+        .public_key(public_key)
         .not_valid_before(now - CLOCK_SKEW)
         .not_valid_after(now + lifetime)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
     )
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
@@ -13,11 +11,10 @@ import click
 from broker_config.embedded import DEFAULT_PORT as EMBEDDED_PORT
 from broker_config.embedded import WARNING, run_embedded
 from broker_config.folder import BrokerFolder, existing_folder
+from broker_config.members_cli import doctor, invite, list_members, renew, revoke
 from broker_config.mosquitto import command_line, find_mosquitto, listeners
 from broker_config.ports import require_free
 from fieldfold.errors import ConfigError
-
-RENEW_WITHIN = timedelta(days=60)
 
 _FOLDER = click.Path(path_type=Path)
 _PORT = click.IntRange(1, 65535)
@@ -78,34 +75,15 @@ def _exec_mosquitto(folder: BrokerFolder, port: int | None) -> None:
     for listener in listeners(folder.configuration.read_text(encoding="utf-8")):
         require_free(listener.port, listener.address, remedy)
         click.echo(f"{program}: port {listener.port} on {listener.address or 'every address'}")
-    sys.stdout.flush()
+    from broker_config.caretaker import start_beside  # noqa: PLC0415 - see init
+
+    start_beside(folder, listeners(folder.configuration.read_text(encoding="utf-8"))[0])
     os.execv(program, command)  # noqa: S606 - our own argument list, no shell
-
-
-@broker.command("list")
-@click.argument("folder", metavar="DIR", type=_FOLDER)
-def list_identities(folder: Path) -> None:
-    """Show who may connect, and until when each certificate is good."""
-    from broker_config.certificates import read_certificate  # noqa: PLC0415 - see init
-
-    found = existing_folder(folder)
-    certificates = {
-        "(authority)": found.ca_certificate,
-        "(broker)": found.server_certificate,
-        **{name: found.identity(name).certificate for name in found.identity_names()},
-    }
-    width = max(map(len, certificates))
-    for name, path in certificates.items():
-        expires = read_certificate(path).not_valid_after_utc
-        click.echo(f"{name:<{width}}  {expires:%Y-%m-%d}  {_remaining(expires)}")
-
-
-def _remaining(expires: datetime) -> str:
-    remaining = expires - datetime.now(UTC)
-    if remaining <= timedelta(0):
-        return "EXPIRED"
-    return f"{remaining.days} days left" + (", renew soon" if remaining < RENEW_WITHIN else "")
 
 
 def _below(folder: Path, path: Path) -> str:
     return str(folder / path.relative_to(folder.absolute()))
+
+
+for command in (invite, revoke, list_members, renew, doctor):
+    broker.add_command(command)

@@ -70,6 +70,21 @@ class BrokerFolder:
         return self.root / "acl"
 
     @property
+    def crl(self) -> Path:
+        """Whose certificates are no longer good."""
+        return self.root / "crl.pem"
+
+    @property
+    def members(self) -> Path:
+        """The books of who was invited and who was revoked."""
+        return self.root / "members.json"
+
+    @property
+    def enrolled(self) -> Path:
+        """The certificates of gateways that made their own keys."""
+        return self.root / "enrolled"
+
+    @property
     def data(self) -> Path:
         """Mosquitto's database: sessions, queues, retained messages."""
         return self.root / "data"
@@ -83,6 +98,19 @@ class BrokerFolder:
         """The files of `name`, whether they exist or not."""
         folder = self.identities / name
         return IdentityFiles(folder / "ca.crt", folder / f"{name}.crt", folder / f"{name}.key")
+
+    @property
+    def caretaker_lock(self) -> Path:
+        """Held by the caretaker of the running broker."""
+        return self.runtime / "caretaker"
+
+    def enrolled_certificate(self, name: str) -> Path:
+        """The certificate of a gateway that made its own key, whether it exists or not."""
+        return self.enrolled / f"{name}.crt"
+
+    def enrolled_names(self) -> list[str]:
+        """Every gateway that made its own key, in alphabetical order."""
+        return sorted(path.stem for path in self.enrolled.glob("*.crt"))
 
     def identity_names(self) -> list[str]:
         """Everybody who has a folder, in alphabetical order."""
@@ -160,13 +188,17 @@ def replace_file(path: Path, content: bytes, mode: int) -> None:
     """Writes a file or exchanges it for a new one; a reader sees the old or the new, nothing between."""
     with tempfile.TemporaryDirectory(prefix=STAGING_PREFIX, dir=path.parent) as staging:
         write_new(Path(staging) / path.name, content, mode)
+        if os.geteuid() == 0:
+            # Mosquitto runs as the folder's owner and must be able to read what root writes for it.
+            owner = path.parent.stat()
+            os.chown(Path(staging) / path.name, owner.st_uid, owner.st_gid, follow_symlinks=False)
         (Path(staging) / path.name).replace(path)
     _sync(path.parent)
 
 
 def _remove_leftovers(folder: BrokerFolder) -> None:
     """What an `init` that was killed had not finished."""
-    for parent in (folder.root, folder.server_key.parent, folder.identities):
+    for parent in (folder.root, folder.server_key.parent, folder.identities, folder.enrolled):
         for stale in parent.glob(f"{STAGING_PREFIX}*"):
             shutil.rmtree(stale, ignore_errors=True)
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
+
 from broker_config.certificates import (
     ALWAYS_NAMED,
     KeyPair,
@@ -29,12 +31,13 @@ from broker_config.folder import (
     replace_file,
     write_new,
 )
-from broker_config.mosquitto import ACL, Listener, configuration, listeners, with_listener
+from broker_config.members import read_members, write_members
+from broker_config.mosquitto import ACL, Listener, configuration, listeners, with_listener, with_revocation_list
 from fieldfold.errors import ConfigError
 from fieldfold.wire.topics import check_node_name
 
 DEFAULT_PORT = 8883
-STANDING_IDENTITIES = ("aggregator", "observer")
+STANDING_IDENTITIES = ("aggregator", "observer", "broker")
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ def initialise(
         steps.extend(_identity(folder, authority, name, now) for name in _unique((*STANDING_IDENTITIES, *nodes)))
         steps.append(_configuration(folder, hosts, port))
         steps.append(_acl(folder))
+        steps.append(_revocation_list(folder, authority, now))
         folder.data.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
     return steps
 
@@ -104,6 +108,8 @@ def _server(folder: BrokerFolder, authority: KeyPair, hosts: Sequence[str], now:
 def _identity(folder: BrokerFolder, authority: KeyPair, name: str, now: datetime) -> Step:
     files = folder.identity(name)
     path = files.key.parent
+    if folder.enrolled_certificate(name).is_file():
+        return Step(folder.enrolled_certificate(name), "kept; it made its own key")
     if path.exists():
         missing = [file.name for file in (files.ca, files.certificate, files.key) if not file.is_file()]
         if missing:
@@ -126,9 +132,13 @@ def _configuration(folder: BrokerFolder, hosts: Sequence[str], port: int | None)
     text = path.read_text(encoding="utf-8")
     before = (listeners(text) or [Listener(DEFAULT_PORT, "127.0.0.1")])[0]
     listener = Listener(port or before.port, "" if reachable else before.address)
+    checked = with_revocation_list(text, folder)
     if listener == before:
-        return Step(path, "kept")
-    replace_file(path, with_listener(text, listener).encode(), PUBLIC_FILE)
+        if checked == text:
+            return Step(path, "kept")
+        replace_file(path, checked.encode(), PUBLIC_FILE)
+        return Step(path, "now names the revocation list; restart the broker")
+    replace_file(path, with_listener(checked, listener).encode(), PUBLIC_FILE)
     return Step(path, f"now port {listener.port} on {listener.address or 'every address'}; restart the broker")
 
 
@@ -138,6 +148,15 @@ def _acl(folder: BrokerFolder) -> Step:
     # Mosquitto 2.1 asks that nobody else may read it.
     replace_file(folder.acl, ACL.encode(), PRIVATE_FILE)
     return Step(folder.acl, "written")
+
+
+def _revocation_list(folder: BrokerFolder, authority: KeyPair, now: datetime) -> Step:
+    members = read_members(folder)
+    out = tuple(name for name in members.out if not folder.identity(name).key.is_file())
+    if folder.crl.exists() and out == members.out:
+        return Step(folder.crl, "kept")
+    write_members(folder, authority, msgspec.structs.replace(members, out=out), now)
+    return Step(folder.crl, "written")
 
 
 def _write_key_pair(path: Path, name: str, pair: KeyPair, authority: KeyPair | None = None) -> None:

@@ -19,6 +19,8 @@ from fieldfold.errors import ConfigError
 SYSTEM_FOLDERS = "/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin"
 
 _LISTENER = re.compile(r"^listener[ \t]+(\d{1,5})(?:[ \t]+(\S+))?[ \t]*$", re.MULTILINE)
+_AUTHORITY = re.compile(r"^cafile[ \t]+\S.*$", re.MULTILINE)
+_CRL = re.compile(r"^crlfile[ \t]+\S", re.MULTILINE)
 _USER = re.compile(r"^user[ \t]+\S", re.MULTILINE)
 
 _CONFIGURATION = """\
@@ -61,6 +63,7 @@ log_timestamp_format %Y-%m-%dT%H:%M:%S
 {listener}
 # TLS 1.2 or newer on both sides; the certificate's common name is the user name, whatever the client claims.
 cafile {ca_certificate}
+crlfile {crl}
 certfile {server_certificate}
 keyfile {server_key}
 tls_version tlsv1.2
@@ -126,6 +129,7 @@ def configuration(folder: BrokerFolder, listener: Listener) -> str:
         ca_certificate=folder.ca_certificate,
         server_certificate=folder.server_certificate,
         server_key=folder.server_key,
+        crl=folder.crl,
     )
 
 
@@ -144,6 +148,13 @@ def with_listener(text: str, listener: Listener) -> str:
     if not count:
         raise ConfigError("mosquitto.conf has no line `listener PORT`", f"write one: {listener}")
     return changed
+
+
+def with_revocation_list(text: str, folder: BrokerFolder) -> str:
+    """The configuration with the CRL named beside the authority of its first listener, where it names none."""
+    if _CRL.search(text):
+        return text
+    return _AUTHORITY.sub(lambda line: f"{line[0]}\ncrlfile {folder.crl}", text, count=1)
 
 
 def find_mosquitto() -> Path | None:

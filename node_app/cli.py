@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +17,11 @@ from fieldfold.cli.figures import number, plain, size
 from fieldfold.control.client import ControlClient
 from fieldfold.control.protocol import running_socket
 from fieldfold.errors import ControlError
+from fieldfold.findings import verdict
 from fieldfold.service import end_on_signals, leave
 from fieldfold.terminal import opening
 from fieldfold.terminal.glyphs import Glyphs
+from fieldfold.trust.invitation import MAX_CODE_CHARACTERS, read_code
 
 if TYPE_CHECKING:
     from node_app.tui.app import NodeApp
@@ -120,6 +123,51 @@ def pause(socket: Path | None) -> None:
 def resume(socket: Path | None) -> None:
     """Go on training, and look again at data that could not be used."""
     _command(socket, "resume")
+
+
+@node.command()
+@click.argument("code", default="-")
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    default=Path("node.toml"),
+    show_default=True,
+    help="written if it is not there; the folder identity comes to lie beside it",
+)
+@click.option("--data", default="data/*.csv", show_default=True, help="files to learn from, for the new node.toml")
+@click.option("--again", is_flag=True, help="replace the identity that is there")
+@click.option("--user", help="whose the identity becomes, when root enrols for a daemon of another user")
+def enroll(code: str, config_path: Path, data: str, user: str | None, *, again: bool) -> None:
+    """Join with the CODE of `fieldfold broker invite`; without one it is read from standard input.
+
+    The private key is made here and stays here; what comes back is a certificate for it.
+    """
+    from node_app.enroll import enroll as join  # noqa: PLC0415 - only this command needs cryptography
+    from node_app.enroll import give_to  # noqa: PLC0415
+
+    if code == "-":
+        code = (
+            click.prompt("Code", hide_input=True) if sys.stdin.isatty() else sys.stdin.read(MAX_CODE_CHARACTERS * 2)
+        )
+    invitation = read_code(code)
+    made = join(invitation, config_path, data=data, again=again)
+    if user is not None:
+        give_to(made.identity, user)
+    click.echo(f"{made.identity}  {invitation.node} of {invitation.federation}, good until {made.expires:%Y-%m-%d}")
+    click.echo(f"{config_path}  {'written' if made.wrote_configuration else 'kept'}")
+    click.echo(f"\nNext: fieldfold node run --config {shlex.quote(str(config_path))}")
+
+
+@node.command()
+@click.option(
+    "--config", "config_path", type=click.Path(path_type=Path), default=Path("node.toml"), show_default=True
+)
+def doctor(config_path: Path) -> None:
+    """Look at clock, certificate, data, broker and permissions; exit code 1 where one is wrong."""
+    from node_app.doctor import examine  # noqa: PLC0415 - help needs neither numpy nor the codec
+
+    sys.exit(verdict(examine(config_path), click.echo))
 
 
 def _command(socket: Path | None, name: str) -> None:

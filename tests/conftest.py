@@ -28,10 +28,14 @@ RUN_COMMAND = (sys.executable, "-c", "from fieldfold.cli.main import main; main(
 
 @dataclass
 class Mosquitto:
-    """A Mosquitto with mutual TLS and the generated ACL on a loopback port of its own."""
+    """A Mosquitto with mutual TLS and the generated ACL on a loopback port of its own.
+
+    `attended`: as `fieldfold broker run` starts it, with the caretaker beside it.
+    """
 
     directory: Path
     port: int
+    attended: bool = False
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -68,7 +72,11 @@ class Mosquitto:
             pytest.fail("Mosquitto is not installed: `make test` installs it (apt install mosquitto)", pytrace=False)
         assert self._process is None, "this Mosquitto is running already"
         with (self.directory / "log").open("ab") as log:
-            command = command_line(program, BrokerFolder(self.directory))
+            command = (
+                [*RUN_COMMAND, str(self.directory)]
+                if self.attended
+                else command_line(program, BrokerFolder(self.directory))
+            )
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         _wait_until_listening(self._process, self.port, lambda: self.log)
 
@@ -120,6 +128,13 @@ def own_mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
 
 
 @pytest.fixture(scope="session")
+def attended_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
+    """One Mosquitto for the whole session with its caretaker, who enrols and revokes; do not stop it."""
+    with _running_mosquitto(tmp_path_factory.mktemp("attended"), attended=True) as broker:
+        yield broker
+
+
+@pytest.fixture(scope="session")
 def embedded_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedBroker]:
     """One embedded broker for the whole session."""
     broker = EmbeddedBroker(free_port(), free_port())
@@ -145,8 +160,8 @@ def free_port() -> int:
 
 
 @contextmanager
-def _running_mosquitto(directory: Path) -> Iterator[Mosquitto]:
-    broker = Mosquitto(directory, free_port())
+def _running_mosquitto(directory: Path, *, attended: bool = False) -> Iterator[Mosquitto]:
+    broker = Mosquitto(directory, free_port(), attended)
     initialise(directory, port=broker.port)
     broker.start()
     try:

@@ -31,10 +31,12 @@ class LazyGroups(click.Group):
 HELP = """Federated learning over the MQTT broker a plant already runs.
 
 \b
-fieldfold broker init DIR --node press-07    certificates and configuration for a broker
+fieldfold broker init DIR --host NAME        certificates and configuration for a broker
 fieldfold broker run DIR                     start it
+fieldfold broker invite press-07             a code with which a gateway joins
 fieldfold aggregator run --config FILE       the service beside the broker
 fieldfold task publish X.bundle              give the fleet something to learn
+fieldfold node enroll CODE                   join, with a key that is made on the gateway
 fieldfold node run --config FILE             the daemon on every gateway
 fieldfold node                               its screens, for whoever operates it
 fieldfold node status                        how it is doing, for scripts too

@@ -12,6 +12,8 @@ fieldfold/F/node/N/statistics           JSON: sums of the node's features   node
 fieldfold/F/node/N/status               retained JSON, with a will          node -> people
 fieldfold/F/node/N/receipt              JSON: what became of an update      aggregator -> node
 fieldfold/F/node/N/command              JSON: what is asked of the node     aggregator -> node
+fieldfold/F/enrol/I/request             JSON: a key to be signed            invited gateway -> broker's caretaker
+fieldfold/F/enrol/I/answer              JSON: its certificate, or why not   broker's caretaker -> invited gateway
 
 Who follows the model takes the live chunks; who has missed some reads them from the slots, which are used in turn.
 """
@@ -25,7 +27,7 @@ from fieldfold.errors import ConfigError, WireError
 ROOT = "fieldfold"
 NODE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 FEDERATION_NAME = NODE_NAME
-RESERVED_NAMES = frozenset({"aggregator", "observer", "server", "ca"})
+RESERVED_NAMES = frozenset({"aggregator", "observer", "broker", "server", "ca"})
 RESERVED_PREFIX = "bridge"
 
 
@@ -101,6 +103,14 @@ class Topics:
     def command(self, node: str) -> str:
         """Where `node` is asked to do something."""
         return f"{self.root}/node/{node}/command"
+
+    def enrolment_request(self, invitation: str) -> str:
+        """Where whoever holds the invitation with this id asks for a certificate; `+` stands for any."""
+        return f"{self.root}/enrol/{invitation}/request"
+
+    def enrolment_answer(self, invitation: str) -> str:
+        """Where they get it."""
+        return f"{self.root}/enrol/{invitation}/answer"
 
     def node_of(self, topic: str) -> str:
         """The node's name in a topic below `node/`.

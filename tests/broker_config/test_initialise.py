@@ -36,9 +36,11 @@ def test_it_writes_all_that_a_broker_and_its_gateways_need(tmp_path: Path) -> No
         "server/server.key",
         "mosquitto.conf",
         "acl",
+        "crl.pem",
+        "members.json",
         *(
             f"identities/{name}/{file}"
-            for name in ("aggregator", "observer", "press-07")
+            for name in ("aggregator", "observer", "broker", "press-07")
             for file in ("ca.crt", f"{name}.crt", f"{name}.key")
         ),
     }
@@ -150,8 +152,24 @@ def test_an_init_that_was_killed_is_finished_by_the_next(tmp_path: Path) -> None
     assert folder.ca_key.read_bytes() == authority
     assert folder.server_key.is_file()
     assert folder.configuration.is_file()
-    assert folder.identity_names() == ["aggregator", "observer", "press-07"]
+    assert folder.identity_names() == ["aggregator", "broker", "observer", "press-07"]
     assert not leftover.exists()
+
+
+def test_a_folder_from_before_there_were_revocations_gets_what_it_lacks(tmp_path: Path) -> None:
+    root = tmp_path / "broker"
+    initialise(root)
+    folder = BrokerFolder(root)
+    written = folder.configuration.read_text()
+    folder.configuration.write_text(written.replace(f"crlfile {folder.crl}\n", ""))
+    for path in (folder.crl, folder.members):
+        path.unlink()
+
+    initialise(root)
+
+    assert folder.configuration.read_text() == written
+    assert folder.crl.is_file()
+    assert folder.members.is_file()
 
 
 def test_a_folder_with_other_things_is_refused_and_untouched(tmp_path: Path) -> None:
@@ -171,7 +189,7 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["aggregator", "observer", "server", "ca", "bridge-1", "Press", "a/b", "..", "a.b", "#", ""]
+    "name", ["aggregator", "observer", "broker", "server", "ca", "bridge-1", "Press", "a/b", "..", "a.b", "#", ""]
 )
 def test_a_name_that_is_not_allowed_is_refused_before_anything_is_written(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError):
@@ -221,7 +239,7 @@ def test_list_shows_everybody_and_when_their_certificates_end(tmp_path: Path) ->
     result = CliRunner().invoke(broker, ["list", str(tmp_path / "broker")])
 
     rows = {line.split()[0]: line for line in result.output.splitlines()}
-    assert list(rows) == ["(authority)", "(broker)", "aggregator", "observer", "press-07"]
+    assert list(rows) == ["(authority)", "(broker)", "aggregator", "broker", "observer", "press-07"]
     end = datetime.now(UTC) + timedelta(days=730)
     assert f"{end:%Y-%m}" in rows["press-07"]
     assert "days left" in rows["press-07"]

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import paho.mqtt.client as paho
+import psutil
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
@@ -161,6 +162,30 @@ def test_the_embedded_broker_carries_a_full_chunk(
     finally:
         client.disconnect()
         client.loop_stop()
+
+
+def test_the_broker_serves_on_when_its_caretaker_is_killed(own_mosquitto: Mosquitto) -> None:
+    own_mosquitto.stop()
+    own_mosquitto.attended = True
+    own_mosquitto.start()
+    (caretaker,) = psutil.Process(own_mosquitto.pid).children()
+
+    caretaker.kill()
+    wait_for(own_mosquitto.port)  # a handshake that fails is written to a log that nobody reads any more
+    wait_for(own_mosquitto.port)
+
+    assert psutil.pid_exists(own_mosquitto.pid)
+
+
+def test_the_caretaker_ends_when_its_broker_was_killed(own_mosquitto: Mosquitto) -> None:
+    own_mosquitto.stop()
+    own_mosquitto.attended = True
+    own_mosquitto.start()
+    (caretaker,) = psutil.Process(own_mosquitto.pid).children()
+
+    own_mosquitto.kill()
+
+    assert psutil.wait_procs([caretaker], timeout=TIMEOUT_S) == ([caretaker], [])
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])

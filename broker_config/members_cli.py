@@ -1,0 +1,144 @@
+"""`fieldfold broker invite, revoke, list, renew`: who may connect."""
+
+from __future__ import annotations
+
+import os
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import click
+
+from broker_config.folder import BrokerFolder, existing_folder
+from fieldfold.findings import verdict
+
+STANDARD_FOLDER = Path("/etc/fieldfold/broker")
+
+_DIR = click.Path(path_type=Path)
+_FOLDER = click.option(
+    "--folder",
+    type=_DIR,
+    envvar="FIELDFOLD_BROKER",
+    help=f"The broker's folder.  [default: where you stand, else {STANDARD_FOLDER}]",
+)
+
+
+@click.command()
+@click.argument("node", metavar="NODE")
+@click.option("--federation", default="plant", show_default=True, help="The one it joins, as in aggregator.toml.")
+@click.option("--expires", default="24h", show_default=True, metavar="TIME", help="30m, 24h, 7d: the code's life.")
+@click.option("--host", metavar="NAME_OR_IP", help="How the gateway reaches the broker.")
+@click.option("--again", is_flag=True, help="NODE has a certificate; it ends when the new one is signed.")
+@_FOLDER
+def invite(  # noqa: PLR0913 - one parameter an option
+    node: str, federation: str, expires: str, host: str | None, folder: Path | None, *, again: bool
+) -> None:
+    """Print a code with which one gateway enrols once, as NODE.
+
+    The code is as good as a key until it is used: send it over a channel that you trust.
+    """
+    from broker_config import invite as room  # noqa: PLC0415 - only these commands need cryptography
+
+    guest = room.Guest(node, federation, host)
+    click.echo(room.invite(chosen(folder), guest, room.duration(expires), again=again))
+    click.echo(f"\nOn {node}, within {expires}: fieldfold node enroll CODE", err=True)
+
+
+@click.command()
+@click.argument("name")
+@_FOLDER
+def revoke(name: str, folder: Path | None) -> None:
+    """Throw NAME out: its certificates, its invitations, its sessions."""
+    from broker_config import revoke as room  # noqa: PLC0415 - see invite
+
+    count = room.revoke(chosen(folder), name)
+    click.echo(f"{name}: {count} certificate{'s' if count > 1 else ''} revoked")
+    click.echo(
+        "A broker that `fieldfold broker run` started ends its sessions now; another one needs SIGHUP and a restart."
+    )
+
+
+@click.command("list")
+@click.argument("folder", metavar="[DIR]", type=_DIR, required=False)
+def list_members(folder: Path | None) -> None:
+    """Show who may connect and until when, who is invited, and who was revoked."""
+    from broker_config.members import read_members  # noqa: PLC0415 - see invite
+
+    found = existing_folder(chosen(folder))
+    rows = [(name, *_validity(path)) for name, path in certificates(found).items()]
+    members = read_members(found)
+    now_s = datetime.now(UTC).timestamp()
+    rows.extend(
+        (invitation.node, _day(invitation.expires_s), "invited")
+        for invitation in members.without_expired(now_s).invitations
+        if not invitation.request
+    )
+    last = {each.name: each.since_s for each in members.revoked}
+    rows.extend(
+        (name, _day(last[name]), "REVOKED") if name in last else (name, "-", "REVOKED") for name in members.out
+    )
+    width = max(len(name) for name, _, _ in rows)
+    for name, day, words in rows:
+        click.echo(f"{name:<{width}}  {day}  {words}")
+
+
+@click.command()
+@click.argument("folder", metavar="[DIR]", type=_DIR, required=False)
+@click.option("--all", "everything", is_flag=True, help="Also what is good for long.")
+def renew(folder: Path | None, *, everything: bool) -> None:
+    """Renew the certificates beside the broker that end within 60 days; keys stay."""
+    from broker_config import renew as room  # noqa: PLC0415 - see invite
+
+    root = chosen(folder)
+    for name in room.renew(root, everything=everything):
+        click.echo(f"{name}  renewed")
+    ending = [
+        name
+        for name in BrokerFolder(root.absolute()).enrolled_names()
+        if everything or "renew" in _validity(BrokerFolder(root.absolute()).enrolled_certificate(name))[1]
+    ]
+    for name in ending:
+        click.echo(f"{name}  made its own key: fieldfold broker invite {name} --again")
+
+
+@click.command()
+@click.argument("folder", metavar="[DIR]", type=_DIR, required=False)
+def doctor(folder: Path | None) -> None:
+    """Look at keys, certificates, settings, access rules and the running broker; exit code 1 where one is wrong."""
+    from broker_config.doctor import examine  # noqa: PLC0415 - see invite
+
+    sys.exit(verdict(examine(chosen(folder)), click.echo))
+
+
+def chosen(folder: Path | None) -> Path:
+    """The folder that was named, or the one we stand in, or the standard one."""
+    if folder is not None:
+        return folder
+    here = Path(os.curdir)
+    return here if (here / "mosquitto.conf").is_file() else STANDARD_FOLDER
+
+
+def certificates(folder: BrokerFolder) -> dict[str, Path]:
+    """Every certificate in the folder by its name, the authority's and the broker's first."""
+    return {
+        "(authority)": folder.ca_certificate,
+        "(broker)": folder.server_certificate,
+        **{name: folder.identity(name).certificate for name in folder.identity_names()},
+        **{name: folder.enrolled_certificate(name) for name in folder.enrolled_names()},
+    }
+
+
+def _validity(path: Path) -> tuple[str, str]:
+    """The day on which a certificate ends, and how long that is."""
+    from broker_config.certificates import read_certificate  # noqa: PLC0415 - see invite
+    from broker_config.renew import RENEW_WITHIN  # noqa: PLC0415
+
+    expires = read_certificate(path).not_valid_after_utc
+    remaining = expires - datetime.now(UTC)
+    if remaining <= timedelta(0):
+        return f"{expires:%Y-%m-%d}", "EXPIRED, renew"
+    return f"{expires:%Y-%m-%d}", f"{remaining.days} days left" + (", renew soon" if remaining < RENEW_WITHIN else "")
+
+
+def _day(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d}"
