@@ -129,6 +129,8 @@ def test_after_a_power_cut_at_every_gateway_the_loop_goes_on(fleet: LoopFleet) -
     for name in ENGINES:
         fleet.kill(name)
     before = fleet.until(lambda status: status["version"], "it has no model")
+    if fleet.embedded:  # while rumqttd ends a killed connection, it may take the subscriptions of its successor
+        fleet.until(lambda status: status["nodes_online"] == 0, "the broker has not noticed")
     for name in ENGINES:
         fleet.start_node(name)
     after = fleet.until(lambda now: now["version"] >= before["version"] + 3, "nobody trains")
