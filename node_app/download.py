@@ -31,6 +31,9 @@ KEEP_PIECES_EVERY_S = 5.0
 """What has come of an object is written to disk this often; on a fast link it is complete before that."""
 GAP_PATIENCE_S = 2.0
 """Where a delta is missing, the manifest is read when the model has stood still this long: it may lag by a second."""
+SILENCE_S, LONGEST_SILENCE_S = 10.0, 600.0
+"""Who hears of no newer version for so long subscribes anew, and then after twice as long each time: a broker may have
+lost a subscription, and nobody would be told."""
 
 
 class Download:
@@ -66,7 +69,7 @@ class Download:
         self._fetches: dict[Wanted, Fetch] = {}
         self._asked: dict[str, Wanted] = {}
         self._looking = True
-        self._patience_s = FETCH_PATIENCE_S
+        self._patience_s, self._silence_s = FETCH_PATIENCE_S, SILENCE_S
         self._pieces_kept_at = time.monotonic()
         self._looked_at = self._heard_at = self._advanced_at = -FETCH_PATIENCE_S
 
@@ -155,7 +158,7 @@ class Download:
 
     def _take_live(self, follower: Follower, chunk: Chunk) -> None:
         if follower.take_chunk(chunk):
-            self._advanced_at = time.monotonic()
+            self._advanced_at, self._silence_s = time.monotonic(), SILENCE_S
             self._tell()
 
     def _tell(self) -> None:
@@ -183,6 +186,10 @@ class Download:
             overdue = follower.has_gap and now - self._advanced_at > GAP_PATIENCE_S
             if follower.puzzled or overdue:
                 self.look()
+        if now - max(self._advanced_at, self._looked_at) > self._silence_s:
+            self._silence_s = min(2 * self._silence_s, LONGEST_SILENCE_S)
+            self._subscribe_anew(self._topics.live_deltas)
+            self.look()
         self._go_on()
 
     def _begin(self, bundle: Bundle) -> Follower:
