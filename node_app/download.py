@@ -32,8 +32,8 @@ KEEP_PIECES_EVERY_S = 5.0
 GAP_PATIENCE_S = 2.0
 """Where a delta is missing, the manifest is read when the model has stood still this long: it may lag by a second."""
 SILENCE_S, LONGEST_SILENCE_S = 10.0, 600.0
-"""Who hears of no newer version for so long subscribes anew, and then after twice as long each time: a broker may have
-lost a subscription, and nobody would be told."""
+"""Who hears of no newer version for so long subscribes anew, and then after twice as long each time: a broker may
+have lost a subscription, and nobody would be told."""
 
 
 class Download:
