@@ -174,7 +174,9 @@ def test_watching_ends_with_the_daemon(tmp_path: Path, daemon: Daemon) -> None:
         assert len(list(seen)) <= 2  # and then it ends, long before the client's patience does
 
 
+@pytest.mark.usefixtures("daemon")
 def test_many_clients_at_once(path: Path) -> None:
+    """All are answered; a status is kept for a moment, so that it may be the one of before."""
     answers: list[int] = []
 
     def ask() -> None:
@@ -186,7 +188,8 @@ def test_many_clients_at_once(path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert answers == [7] * 40
+    assert len(answers) == 40
+    assert set(answers) <= {7, 8}
 
 
 def test_a_full_queue_is_waited_for(tmp_path: Path) -> None:
