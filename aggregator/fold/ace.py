@@ -12,7 +12,7 @@ from typing import Annotated
 import msgspec
 import numpy as np
 
-from aggregator.fold.buffered import Buffered, Memory, Waiting, side_by_side, total
+from aggregator.fold.buffered import Buffered, Memory, Waiting, judge, side_by_side, total
 from aggregator.fold.contribution import Contribution, Step
 from aggregator.fold.rules.named import Mean
 from aggregator.fold.server_optimizers import recalled
@@ -53,7 +53,7 @@ class ACE(Buffered, frozen=True, kw_only=True, tag="ace", tag_field="method"):
             following = ACEState(slots, arrivals, b"", memory)
             if not due:
                 return following, None
-            memory, vector, shares = self.judge(memory, side_by_side(tuple(slots.values()), num_params))
+            memory, vector, shares = judge(self.rule, memory, side_by_side(tuple(slots.values()), num_params))
             memory, step = self.move(memory, vector, _weights(slots, shares))
             return msgspec.structs.replace(following, memory=memory), step
         in_all = self._sum(state, mine, num_params)

@@ -10,7 +10,7 @@ import numpy as np
 
 from aggregator.deltas import MOST_VECTORS, recall
 from aggregator.fold.contribution import Step
-from aggregator.fold.rules.named import AnyRule, Mean
+from aggregator.fold.rules.named import AnyRule, Mean, RobustRule
 from aggregator.fold.rules.rows import Rows
 from aggregator.fold.server_optimizers import AnyOptimizer, Moments, Sgd, recalled
 from fieldfold.codec import Delta, add_all
@@ -71,16 +71,9 @@ class Buffered(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         if isinstance(self.rule, Mean):
             vector, shares = total(buffer, 1 / len(buffer), num_params), [1 / len(buffer)] * len(buffer)
         else:
-            memory, vector, shares = self.judge(memory, side_by_side(buffer, num_params))
+            memory, vector, shares = judge(self.rule, memory, side_by_side(buffer, num_params))
         weights = [waiting.factor * share for waiting, share in zip(buffer, shares, strict=True)]
         return self.move(memory, vector, by_node(buffer, weights), rate)
-
-    def judge(self, memory: Memory, rows: Rows) -> tuple[Memory, Vector, list[float]]:
-        """What the rule makes of deltas side by side, (K, num_params): a vector, and the share of each in it."""
-        if isinstance(self.rule, Mean):
-            return memory, rows.mean(axis=0, dtype=np.float32), [1 / len(rows)] * len(rows)
-        vector, shares = self.rule.combine(rows, recalled(memory.center, rows[0]))
-        return msgspec.structs.replace(memory, center=to_bytes(vector)), vector, shares.tolist()
 
     def move(
         self, memory: Memory, vector: Vector, weights: dict[str, float], rate: float | None = None
@@ -89,6 +82,12 @@ class Buffered(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         rate = self.server_learning_rate if rate is None else rate
         moments, update = self.optimizer.step(memory.moments, vector, rate)
         return msgspec.structs.replace(memory, moments=moments), Step(update, weights)
+
+
+def judge(rule: RobustRule, memory: Memory, rows: Rows) -> tuple[Memory, Vector, list[float]]:
+    """What a rule makes of deltas side by side, (K, num_params): a vector, and the share of each in it."""
+    vector, shares = rule.combine(rows, recalled(memory.center, rows[0]))
+    return msgspec.structs.replace(memory, center=to_bytes(vector)), vector, shares.tolist()
 
 
 def total(buffer: tuple[Waiting, ...], scale: float, num_params: int) -> Vector:

@@ -13,7 +13,7 @@ from typing import Annotated
 import msgspec
 import numpy as np
 
-from aggregator.fold.buffered import Buffered, Memory, Waiting, by_node, total
+from aggregator.fold.buffered import Buffered, Memory, Waiting, by_node, judge, total
 from aggregator.fold.contribution import Contribution, Step
 from aggregator.fold.rules.named import Mean
 from aggregator.fold.server_optimizers import recalled
@@ -60,7 +60,7 @@ class CA2FL(Buffered, frozen=True, kw_only=True, tag="ca2fl", tag_field="method"
         else:
             rows = np.stack([total(pair, 1.0, num_params) for pair in news])
             together = rows.sum(axis=0)
-            memory, vector, shares = self.judge(memory, rows + mean)
+            memory, vector, shares = judge(self.rule, memory, rows + mean)
         weights = by_node(full, shares)
         for node in state.latest:
             weights[node] = weights.get(node, 0.0) + 1 / len(state.latest)
