@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from textual.pilot import Pilot
@@ -16,6 +18,7 @@ from fieldfold.terminal.app import Guest
 AT = 1_763_900_000.0
 """Seconds since 1970: when everything in a script happened."""
 PATIENCE_S = 50.0
+SIZES = [(40, 12), (80, 24), (120, 40)]
 A = TypeVar("A", bound=Guest[Any])
 
 
@@ -82,6 +85,24 @@ class Screens(Generic[A]):
             assert time.monotonic() < deadline, f"{word!r} did not go:\n{self.text}"
             await self._pilot.pause(0.02)
         return self.text
+
+
+async def drawn(screens: Screens[Any], state: str, keys: Sequence[str]) -> str:
+    """Each screen that these keys open, at each size; text, not SVG, since that reads in a diff."""
+    found = ""
+    for columns, rows in SIZES:
+        await screens.resize(columns, rows)
+        for key in keys:
+            await screens.press(key)
+            found += f"{state}, {columns} by {rows}, {screens.room}\n{await screens.settled()}\n\n"
+    return found
+
+
+def assert_as_drawn(found: str, picture: Path) -> None:
+    """FIELDFOLD_DRAW=1 draws the picture anew."""
+    if os.environ.get("FIELDFOLD_DRAW"):
+        picture.write_text(found, encoding="utf-8")
+    assert found == picture.read_text(encoding="utf-8")
 
 
 @asynccontextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,10 +19,9 @@ from fieldfold.terminal.pane import Pane
 from fieldfold.terminal.reading import Question, Reading
 from fieldfold.terminal.room import Room
 from tests.aggregator.tui.fleet import FOLDING, ScriptedFleet, attached, node
-from tests.terminal.screens import AT, Screens, drive
+from tests.terminal.screens import AT, Screens, assert_as_drawn, drawn, drive
 
 PICTURES = Path(__file__).parent / "pictures"
-SIZES = [(40, 12), (80, 24), (120, 40)]
 
 
 @pytest.fixture(autouse=True)
@@ -365,34 +363,23 @@ def in_state(fleet: ScriptedFleet, state: str) -> Iterator[str]:
 def test_every_screen_looks_as_it_was_drawn(
     fleet: ScriptedFleet, state: str, look: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Text, not SVG: it reads in a diff, and does not change with textual's way of exporting colours.
-
-    One picture for all looks, since nothing is said by colour alone. FIELDFOLD_DRAW=1 draws the pictures anew.
-    """
+    """One picture for all looks, since nothing is said by colour alone."""
     if look == "no colour":
         monkeypatch.setenv("NO_COLOR", "1")
-    drawn = ""
+    theme = "light" if look == "light" else "dark"
+    found = ""
 
     async def work() -> None:
-        nonlocal drawn
+        nonlocal found
         with in_state(fleet, state) as sign:
-            async with attached(
-                fleet.path, (100, 24), theme="light" if look == "light" else "dark", read_only=state == "read-only"
-            ) as screens:
+            async with attached(fleet.path, (100, 24), theme=theme, read_only=state == "read-only") as screens:
                 await screens.reads(sign)
-                for columns, rows in SIZES:
-                    await screens.resize(columns, rows)
-                    for key in ("n", "enter", "r", "l", "a", "o"):
-                        if key == "enter" and state == "disconnected":
-                            continue
-                        await screens.press(key)
-                        drawn += f"{state}, {columns} by {rows}, {screens.room}\n{await screens.settled()}\n\n"
+                found = await drawn(
+                    screens, state, ["n", *([] if state == "disconnected" else ["enter"]), "r", "l", "a", "o"]
+                )
 
     drive(work())
-    picture = PICTURES / f"{state}.txt"
-    if os.environ.get("FIELDFOLD_DRAW"):
-        picture.write_text(drawn, encoding="utf-8")
-    assert drawn == picture.read_text(encoding="utf-8")
+    assert_as_drawn(found, PICTURES / f"{state}.txt")
 
 
 def test_the_app_stays_thin() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,10 +18,9 @@ from fieldfold.terminal.reading import Question, Reading
 from node_app.tui.app import NodeApp
 from node_app.tui.room import NodeRoom
 from tests.node_app.tui.scripted import REPORT, ScriptedDaemon, attached, waiting
-from tests.terminal.screens import AT, drive
+from tests.terminal.screens import AT, assert_as_drawn, drawn, drive
 
 PICTURES = Path(__file__).parent / "pictures"
-SIZES = [(40, 12), (80, 24), (120, 40)]
 
 
 @pytest.fixture(autouse=True)
@@ -343,32 +341,21 @@ def in_state(daemon: ScriptedDaemon, state: str) -> Iterator[str]:
 def test_every_screen_looks_as_it_was_drawn(
     daemon: ScriptedDaemon, state: str, look: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Text, not SVG: it reads in a diff, and does not change with textual's way of exporting colours.
-
-    One picture for all looks, since nothing is said by colour alone. FIELDFOLD_DRAW=1 draws the pictures anew.
-    """
+    """One picture for all looks, since nothing is said by colour alone."""
     if look == "no colour":
         monkeypatch.setenv("NO_COLOR", "1")
-    drawn = ""
+    theme = "light" if look == "light" else "dark"
+    found = ""
 
     async def work() -> None:
-        nonlocal drawn
+        nonlocal found
         with in_state(daemon, state) as sign:
-            async with attached(
-                daemon.path, (80, 24), theme="light" if look == "light" else "dark", read_only=state == "read-only"
-            ) as screens:
+            async with attached(daemon.path, (80, 24), theme=theme, read_only=state == "read-only") as screens:
                 await screens.reads(sign)
-                for columns, rows in SIZES:
-                    await screens.resize(columns, rows)
-                    for key in "odtmnl":
-                        await screens.press(key)
-                        drawn += f"{state}, {columns} by {rows}, {screens.room}\n{await screens.settled()}\n\n"
+                found = await drawn(screens, state, "odtmnl")
 
     drive(work())
-    picture = PICTURES / f"{state}.txt"
-    if os.environ.get("FIELDFOLD_DRAW"):
-        picture.write_text(drawn, encoding="utf-8")
-    assert drawn == picture.read_text(encoding="utf-8")
+    assert_as_drawn(found, PICTURES / f"{state}.txt")
 
 
 def test_the_app_stays_thin() -> None:
