@@ -73,6 +73,7 @@ def fill(path: Path, task: str, num_params: int, contributions: int) -> None:
                     num_examples=1000,
                     num_steps=20,
                     train_loss=0.5,
+                    trained_norm=length,
                     base_score=(1.0, 100),
                     payload=payload,
                 )

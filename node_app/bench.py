@@ -249,6 +249,7 @@ class Bench:
             num_examples=len(self._dataset.train),
             num_steps=result.num_steps + (unsent.steps if unsent else 0),
             train_loss=result.train_loss,
+            trained_norm=encoded.norm,
             base_score=(score, seen) if score is not None and math.isfinite(score) else (0.0, 0),
             payload=encoded.payload,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -20,6 +21,8 @@ class Contribution(msgspec.Struct, frozen=True):
         num_examples: the node's training examples.
         norm: Euclidean norm of the decoded delta.
         drift: x - x_base, what the model moved since the pulled version; only for methods with `needs_drift`.
+        trained_norm: that of the delta before it was quantised, as the node says, but at most `norm`; infinite where
+            nobody says it.
     """
 
     node: str
@@ -28,6 +31,7 @@ class Contribution(msgspec.Struct, frozen=True):
     num_examples: int
     norm: float
     drift: Vector | None = None
+    trained_norm: float = math.inf
 
 
 class Step(msgspec.Struct, frozen=True):

@@ -198,7 +198,7 @@ def encoded(scenario: Scenario, bundle: Bundle, delta: Vector, residual: Vector 
     feedback = ErrorFeedback.start(layout.num_params, num_trained=layout.num_trained)
     if residual is not None:
         feedback = ErrorFeedback(residual, layout.num_trained)
-    payload, _, following, _ = feedback.encode(delta, scenario.profile, seed=seed)
+    payload, _, following, *_ = feedback.encode(delta, scenario.profile, seed=seed)
     return Trained(payload, following.residual if following.residual.any() else None, None)
 
 

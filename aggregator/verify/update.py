@@ -92,8 +92,14 @@ def _check_claims(update: ClientUpdate, sender: str, expected: Expectation, limi
         )
     if update.num_steps < 1:
         return Rejected("num_steps is 0: nothing was trained")
+    return _check_numbers(update)
+
+
+def _check_numbers(update: ClientUpdate) -> Rejected | None:
     if not (math.isfinite(update.train_loss) and math.isfinite(update.base_score[0])):
         return Rejected("train_loss or base_score is not finite", "look at the node's data and learning rate")
+    if not (math.isfinite(update.trained_norm) and update.trained_norm >= 0):
+        return Rejected(f"trained_norm is {update.trained_norm}, which is no delta's")
     return None
 
 

@@ -63,6 +63,7 @@ class VirtualNode:
                 num_examples=1000,
                 num_steps=20,
                 train_loss=0.5,
+                trained_norm=2.0,
                 base_score=(1.0, 100),
                 payload=self._payloads[(self._sequence + self._number) % len(self._payloads)],
             )

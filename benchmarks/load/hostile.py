@@ -131,6 +131,7 @@ class Hostile:
             num_examples=self._rng.randint(1, 1000),
             num_steps=20,
             train_loss=0.5,
+            trained_norm=2.0,
             base_score=(1.0, 100),
             payload=self._rng.choice(self._payloads) if payload is None else payload,
         )

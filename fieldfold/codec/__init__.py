@@ -4,7 +4,7 @@
     delta = decode(payload, num_params)
 
     feedback = ErrorFeedback.start(num_params)   # what a lossy profile drops is sent later
-    payload, decoded, feedback, _ = feedback.encode(delta)
+    payload, decoded, feedback, *_ = feedback.encode(delta)
 
 numpy and zstandard only; no input or output.
 """

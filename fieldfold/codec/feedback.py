@@ -16,7 +16,7 @@ import numpy as np
 from fieldfold.codec.payload import decode, encode
 from fieldfold.codec.profile import DEFAULT_PROFILE, Profile, find_profile
 from fieldfold.errors import CodecError
-from fieldfold.params import Vector, is_finite
+from fieldfold.params import Vector, is_finite, norm
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,9 +86,10 @@ class ErrorFeedback:
         payload = encode(wanted, chosen, num_trained=self.num_trained, seed=seed)
         decoded = decode(payload, wanted.size)
         carried = encode(wanted, "lossless") if chosen.is_unbiased else payload
+        length = norm(wanted)
         np.subtract(wanted, decoded, out=wanted)
         wanted[0 if chosen.is_unbiased else self.num_trained :] = 0
-        return Encoded(payload, decoded, ErrorFeedback(wanted, self.num_trained), carried)
+        return Encoded(payload, decoded, ErrorFeedback(wanted, self.num_trained), carried, length)
 
     def restore(self, carried: bytes) -> ErrorFeedback:
         """Puts back what an update, encoded earlier and never folded, would have carried.
@@ -113,9 +114,11 @@ class Encoded(NamedTuple):
         feedback: to be stored together with the payload, and used for the next update.
         carried: what `restore` takes should it never be folded: the payload, or where that is rounded at random, what
             it stands for, without loss.
+        norm: Euclidean norm of what the payload stands for, before it was quantised.
     """
 
     payload: bytes
     decoded: Vector
     feedback: ErrorFeedback
     carried: bytes
+    norm: float

@@ -75,6 +75,7 @@ class ClientUpdate(Binary, frozen=True, kw_only=True):
         num_examples: training examples the node holds.
         num_steps: optimizer steps in this delta.
         train_loss: mean training loss over those steps.
+        trained_norm: Euclidean norm of what the payload stands for, before it was quantised.
         base_score: the deciding metric of the base version on the node's own validation data, with the number
             of examples it was taken on; zero examples when it has none.
         payload: the encoded delta; see "Payload" in docs/WIRE_FORMAT.md.
@@ -88,6 +89,7 @@ class ClientUpdate(Binary, frozen=True, kw_only=True):
     num_examples: int
     num_steps: Counter
     train_loss: float
+    trained_norm: float
     base_score: tuple[float, Counter]
     payload: bytes
 

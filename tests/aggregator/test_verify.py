@@ -69,6 +69,11 @@ def test_a_loss_that_is_not_finite(train_loss: float) -> None:
     assert "train_loss" in refusal(train_loss=train_loss).reason
 
 
+@pytest.mark.parametrize("trained_norm", [math.nan, math.inf, -1.0])
+def test_a_norm_that_is_none(trained_norm: float) -> None:
+    assert "trained_norm" in refusal(trained_norm=trained_norm).reason
+
+
 @pytest.mark.parametrize("base_version", [8, 2**53 - 1])
 def test_a_base_version_that_was_never_released(base_version: int) -> None:
     verdict = refusal(base_version=base_version)

@@ -146,6 +146,7 @@ def update(
     num_examples: int = 100,
     num_steps: int = 20,
     train_loss: float = 0.5,
+    trained_norm: float = 1.0,
     body: bytes | None = None,
 ) -> ClientUpdate:
     """A sound update, but for what is said otherwise; `body` replaces the payload."""
@@ -157,6 +158,7 @@ def update(
         num_examples=num_examples,
         num_steps=num_steps,
         train_loss=train_loss,
+        trained_norm=trained_norm,
         base_score=(1.0, 10),
         payload=payload(*delta) if body is None else body,
     )

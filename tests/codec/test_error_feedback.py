@@ -22,7 +22,7 @@ def test_what_arrived_and_what_is_left_add_up_to_what_was_trained(name: str) -> 
     feedback = ErrorFeedback.start(SIZE)
     arrived = np.zeros(SIZE)
     for delta in deltas(20):
-        payload, decoded, feedback, _ = feedback.encode(delta, name)
+        payload, decoded, feedback, *_ = feedback.encode(delta, name)
         assert digest(decoded) == digest(decode(payload, SIZE))
         arrived += decoded
     trained = np.sum(deltas(20), axis=0, dtype=np.float64)
@@ -64,7 +64,7 @@ def test_rejected_updates_go_back_in_any_order(name: str, accepted: list[bool], 
     rejected = []
     trained = deltas(len(accepted))
     for delta, is_accepted in zip(trained, accepted, strict=True):
-        _, decoded, feedback, carried = feedback.encode(delta, name)
+        _, decoded, feedback, carried, *_ = feedback.encode(delta, name)
         if is_accepted:
             arrived += decoded
         else:
@@ -98,7 +98,7 @@ def test_storage_of_another_model_is_refused() -> None:
 
 def test_buffers_leave_no_residual_and_are_not_restored() -> None:
     start = ErrorFeedback.start(SIZE, num_trained=2900)
-    _, decoded, feedback, carried = start.encode(deltas(1)[0], "compensated")
+    _, decoded, feedback, carried, *_ = start.encode(deltas(1)[0], "compensated")
     assert np.allclose(decoded[2900:], deltas(1)[0][2900:], rtol=1e-3)
     assert not feedback.residual[2900:].any()
     assert feedback.residual[:2900].any()

@@ -116,7 +116,7 @@ def test_it_leaves_no_residual_and_what_another_profile_left_still_goes_out() ->
     assert left.residual.any()
     arrived = np.zeros(SIZE)
     for seed in range(SEEDS):
-        _, decoded, after, _ = left.encode(delta, "unbiased", seed=seed)
+        _, decoded, after, *_ = left.encode(delta, "unbiased", seed=seed)
         assert not after.residual.any()
         arrived += decoded
     wanted = delta.astype(np.float64) + left.residual

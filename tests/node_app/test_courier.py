@@ -114,6 +114,7 @@ def add(store: Store, base_version: int = 0) -> Parcel:
         num_examples=1,
         num_steps=1,
         train_loss=0.0,
+        trained_norm=encoded.norm,
         base_score=(0.0, 0),
         payload=encoded.payload,
     )

@@ -53,6 +53,7 @@ def add(store: Store, seed: int = 0, *, base_version: int = 3, run: str = RUN) -
         num_examples=100,
         num_steps=10,
         train_loss=0.5,
+        trained_norm=encoded.norm,
         base_score=(0.0, 0),
         payload=encoded.payload,
     )

@@ -18,12 +18,13 @@ HEADS |= {0xA0 + i: ("str", i, 0) for i in range(32)} | {0xD9 + i: ("str", 0, 1 
 HEADS |= {0xC4 + i: ("bin", 0, 1 << i) for i in range(3)}
 FIELDS = {
     "Chunk": "format digest total_bytes chunk_bytes index data",
-    "ClientUpdate": "format node sequence run base_version num_examples num_steps train_loss base_score payload",
+    "ClientUpdate": "format node sequence run base_version num_examples num_steps train_loss trained_norm base_score"
+    " payload",
     "ModelDelta": "format run version parameters payload",
     "ModelSnapshot": "format run version parameters payload",
 }
-TYPES: dict[str, type] = {"node": str, "train_loss": float, "base_score": list}  # the others are int
-TYPES |= dict.fromkeys(("digest", "run", "parameters", "data", "payload"), bytes)
+TYPES: dict[str, type] = dict.fromkeys(("train_loss", "trained_norm"), float)  # the others are int
+TYPES |= {"node": str, "base_score": list} | dict.fromkeys(("digest", "run", "parameters", "data", "payload"), bytes)
 DIGESTS, FROM_0 = {"digest", "run", "parameters"}, {"index", "base_version", "version"}  # other integers begin at 1
 
 
@@ -67,6 +68,7 @@ class Reader(io.BytesIO):
             demand(name not in DIGESTS or len(x) == 8)
             demand(name in TYPES or (name not in FROM_0) <= x < 1 << 53)
             demand(name != "train_loss" or math.isfinite(x))
+            demand(name != "trained_norm" or 0 <= x < math.inf)
             demand(name != "base_score" or ([type(y) for y in x] == [float, int] and 0 <= x[1] < 1 << 53))
         return dict(zip(names, values, strict=True))
 

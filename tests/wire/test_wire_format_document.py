@@ -102,6 +102,7 @@ def client_update(payload: bytes, sequence: int = 3) -> ClientUpdate:
         num_examples=2**40,
         num_steps=300,
         train_loss=0.1 + 1 / 3,
+        trained_norm=2.0,
         base_score=(-13.25, 128),
         payload=payload,
     )
@@ -161,7 +162,7 @@ def test_what_error_feedback_expects_of_the_receiver_is_what_the_reader_reads(pr
     feedback = ErrorFeedback.start(2000, num_trained=1900)
     for sequence in range(1, 5):
         delta = (rng.standard_t(2.1, 2000) * 1e-3).astype(np.float32)
-        payload, decoded, feedback, _ = feedback.encode(delta, profile, seed=sequence)
+        payload, decoded, feedback, *_ = feedback.encode(delta, profile, seed=sequence)
         found = Reader(pack(client_update(payload, sequence))).message("ClientUpdate")
         assert read_there(found["payload"], 2000) == decoded.tobytes()
 
@@ -343,14 +344,14 @@ def test_the_layouts_are_named_as_in_the_package() -> None:
 
 
 UNREADABLE = {
-    "another format": [2, "n", 1, RUN, 0, 1, 1, 0.5, [0.0, 0], b""],
-    "too few elements": [1, "n", 1, RUN, 0, 1, 1, 0.5, [0.0, 0]],
-    "sequence 0": [1, "n", 0, RUN, 0, 1, 1, 0.5, [0.0, 0], b""],
-    "a short digest": [1, "n", 1, RUN[:7], 0, 1, 1, 0.5, [0.0, 0], b""],
-    "a negative version": [1, "n", 1, RUN, -1, 1, 1, 0.5, [0.0, 0], b""],
-    "a large version": [1, "n", 1, RUN, 2**53, 1, 1, 0.5, [0.0, 0], b""],
-    "a long score": [1, "n", 1, RUN, 0, 1, 1, 0.5, [0.0, 0, 0], b""],
-    "text as payload": [1, "n", 1, RUN, 0, 1, 1, 0.5, [0.0, 0], "text"],
+    "another format": [2, "n", 1, RUN, 0, 1, 1, 0.5, 2.0, [0.0, 0], b""],
+    "too few elements": [1, "n", 1, RUN, 0, 1, 1, 0.5, 2.0, [0.0, 0]],
+    "sequence 0": [1, "n", 0, RUN, 0, 1, 1, 0.5, 2.0, [0.0, 0], b""],
+    "a short digest": [1, "n", 1, RUN[:7], 0, 1, 1, 0.5, 2.0, [0.0, 0], b""],
+    "a negative version": [1, "n", 1, RUN, -1, 1, 1, 0.5, 2.0, [0.0, 0], b""],
+    "a large version": [1, "n", 1, RUN, 2**53, 1, 1, 0.5, 2.0, [0.0, 0], b""],
+    "a long score": [1, "n", 1, RUN, 0, 1, 1, 0.5, 2.0, [0.0, 0, 0], b""],
+    "text as payload": [1, "n", 1, RUN, 0, 1, 1, 0.5, 2.0, [0.0, 0], "text"],
     "a map": {"format": 1},
 }
 
