@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, TypeAlias
 
 import msgspec
 import numpy as np
@@ -17,6 +18,8 @@ from fieldfold.codec import Delta, add_all
 from fieldfold.params import Vector, to_bytes
 
 NORMS_REMEMBERED = 64
+Decoder: TypeAlias = Callable[[bytes, int], Delta]
+"""Of a payload with so many parameters; `recall` where this is its last use, `look_up` where it is not."""
 
 
 class Waiting(msgspec.Struct, frozen=True):
@@ -90,12 +93,12 @@ def judge(rule: RobustRule, memory: Memory, rows: Rows) -> tuple[Memory, Vector,
     return msgspec.structs.replace(memory, center=to_bytes(vector)), vector, shares.tolist()
 
 
-def total(buffer: tuple[Waiting, ...], scale: float, num_params: int) -> Vector:
+def total(buffer: tuple[Waiting, ...], scale: float, num_params: int, decoded: Decoder = recall) -> Vector:
     """The sum of scale x factor x delta, in the buffer's order (so that a replay gives the same bits)."""
     vector = np.zeros(num_params, np.float32)
     terms: list[tuple[np.float32, Delta]] = []
     for waiting in buffer:
-        terms.append((np.float32(waiting.factor * scale), recall(waiting.payload, num_params)))
+        terms.append((np.float32(waiting.factor * scale), decoded(waiting.payload, num_params)))
         if sum(delta.size_bytes for _, delta in terms) >= MOST_VECTORS * vector.nbytes:
             add_all(vector, terms)
             terms = []
@@ -103,11 +106,11 @@ def total(buffer: tuple[Waiting, ...], scale: float, num_params: int) -> Vector:
     return vector
 
 
-def side_by_side(buffer: tuple[Waiting, ...], num_params: int) -> Rows:
+def side_by_side(buffer: tuple[Waiting, ...], num_params: int, decoded: Decoder = recall) -> Rows:
     """Each factor x delta, a row each, (K, num_params): 4 K num_params bytes of memory."""
     rows = np.zeros((len(buffer), num_params), np.float32)
     for row, waiting in zip(rows, buffer, strict=True):
-        add_all(row, [(np.float32(waiting.factor), recall(waiting.payload, num_params))])
+        add_all(row, [(np.float32(waiting.factor), decoded(waiting.payload, num_params))])
     return rows
 
 

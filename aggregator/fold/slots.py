@@ -1,15 +1,17 @@
-"""One slot a node with its latest delta, and a bounded mean over all of them.
+"""One slot a node with its latest delta, and a bounded mean over all of them, or a robust rule.
 
 Every node has one voice however fast it sends, and a slow one is heard in every step until it speaks again. Two
 bounds keep a delta that is used more than once from doing harm: as the model walks along it, it fades (progress
 damping), and its length is measured by what was usual for the version that it started from (vintage clip), since late
-deltas are longer by nature.
+deltas are longer by nature, and those of a node that is alone with what it sees longer still.
 
 a_i = clip(1 - p_i / budget, 0, 1), with p_i the share of slot i that the model has walked since its base version r_i
 = max(median norm of the slots when the base version was new, the same now) x <- x + eta (1/N) sum_i a_i min(1, clip
-r_i / |u_i|) u_i, after every ceil(N turns) arrivals
+r_i / |u_i|) u_i, as soon as ceil(N turns) nodes have spoken since the last step
 
-Progress is measured along the slot's own direction: p_i = <x - x_base, u_i> / |u_i|^2.
+Progress is measured along the slot's own direction, p_i = <x - x_base, u_i> / |t_i|^2, where t_i is what was trained
+and u_i what came of it when it was rounded for sending: what is walked along the rounding of others is nothing on the
+average, and what a slot moves along its own is left out.
 """
 
 from __future__ import annotations
@@ -21,20 +23,24 @@ from typing import Annotated
 
 import msgspec
 
-from aggregator.deltas import recall
-from aggregator.fold.buffered import Buffered, Memory, Waiting, total
+from aggregator.deltas import look_up
+from aggregator.fold.buffered import Buffered, Memory, Waiting, by_node, judge, side_by_side, total
 from aggregator.fold.contribution import Contribution, Step
+from aggregator.fold.rules.named import Mean
+from fieldfold.params import Vector
 
 ACTIVE_WITHIN_TURNS = 20
 """A node is forgotten when it was not heard within this many turns of the whole fleet."""
 VINTAGES_REMEMBERED = 1000
+MOST_ROWS = 256
+"""So many slots at most lie side by side for a rule; of a larger fleet each step looks at others."""
 
 
 class Slot(msgspec.Struct, frozen=True):
     """A node's latest delta.
 
     Attributes:
-        norm: its length.
+        norm, trained_norm: its length, and that before it was rounded.
         base: the step count of its base version.
         progress: p_i.
         heard: the arrival count when it came.
@@ -42,17 +48,22 @@ class Slot(msgspec.Struct, frozen=True):
 
     payload: bytes
     norm: float
+    trained_norm: float
     base: int
     progress: float
     heard: int
 
 
 class SlotsState(msgspec.Struct, frozen=True):
-    """All slots, how many arrivals and steps there were, and the median norm at each recent step."""
+    """All slots, how many arrivals and steps there were, and the median norm at each recent step.
+
+    Attributes:
+        spoken: who has since the last step, in order.
+    """
 
     slots: Mapping[str, Slot] = {}
     arrivals: int = 0
-    since_step: int = 0
+    spoken: tuple[str, ...] = ()
     steps: int = 0
     vintages: Mapping[int, float] = {}
     memory: Memory = Memory()
@@ -61,7 +72,7 @@ class SlotsState(msgspec.Struct, frozen=True):
 class Slots(Buffered, frozen=True, kw_only=True, tag="slots", tag_field="method"):
     """A share `turns` of the fleet speaks between two steps; the first comes when `start` nodes were heard."""
 
-    turns: Annotated[float, msgspec.Meta(gt=0, le=10)] = 0.2
+    turns: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.2
     start: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 1
     budget: Annotated[float, msgspec.Meta(gt=0, le=100)] = 0.5
     clip_factor: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 10.0
@@ -77,32 +88,46 @@ class Slots(Buffered, frozen=True, kw_only=True, tag="slots", tag_field="method"
 
     def fold(self, state: SlotsState, contribution: Contribution, num_params: int) -> tuple[SlotsState, Step | None]:
         """Puts the delta into its node's slot; steps when enough have spoken."""
-        arrivals = state.arrivals + 1
-        delta = recall(contribution.payload, num_params)
-        walked = 0.0
-        if contribution.drift is not None and contribution.norm > 0:
-            walked = delta.dot(contribution.drift) / contribution.norm**2
-        mine = Slot(contribution.payload, contribution.norm, state.steps - contribution.staleness, walked, arrivals)
-        slots = {**state.slots, contribution.node: mine}
-        since_step = state.since_step + 1
-        following = SlotsState(slots, arrivals, since_step, state.steps, state.vintages, state.memory)
-        if len(slots) < self.start or since_step < math.ceil(self.turns * len(slots)):
-            return following, None
-        return self._step(following, num_params)
+        state = put(state, contribution, num_params)
+        return self.step(state, num_params) if self.is_due(state) else (state, None)
 
-    def _step(self, state: SlotsState, num_params: int) -> tuple[SlotsState, Step]:
+    def is_due(self, state: SlotsState) -> bool:
+        """Whether enough have been heard at all, and since the last step."""
+        heard = len(state.slots)
+        return (heard >= self.start or state.steps > 0) and len(state.spoken) >= math.ceil(self.turns * heard)
+
+    def step(self, state: SlotsState, num_params: int) -> tuple[SlotsState, Step]:
+        """Moves by what the slots say."""
         horizon = state.arrivals - ACTIVE_WITHIN_TURNS * len(state.slots)
         slots = {node: slot for node, slot in state.slots.items() if slot.heard > horizon}
         usual = statistics.median(slot.norm for slot in slots.values())
-        factors = {node: self._factor(slot, usual, state.vintages) for node, slot in slots.items()}
-        waiting = tuple(Waiting(node, slot.payload, factors[node]) for node, slot in slots.items() if factors[node])
-        vector = total(waiting, 1 / len(slots), num_params)
-        memory, step = self.move(state.memory, vector, {each.node: each.factor / len(slots) for each in waiting})
+        waiting = tuple(
+            Waiting(node, slot.payload, self._factor(slot, usual, state.vintages)) for node, slot in slots.items()
+        )
+        memory, vector, weights = self._combined(state, waiting, num_params)
+        memory, step = self.move(memory, vector, weights)
         steps = state.steps + 1
         vintages = {**state.vintages, steps: usual}
         vintages.pop(steps - VINTAGES_REMEMBERED, None)
-        walked = {node: _further(slot, step, num_params) for node, slot in slots.items()}
-        return SlotsState(walked, state.arrivals, 0, steps, vintages, memory), step
+        return SlotsState(self.walk(slots, step, num_params), state.arrivals, (), steps, vintages, memory), step
+
+    def _combined(
+        self, state: SlotsState, waiting: tuple[Waiting, ...], num_params: int
+    ) -> tuple[Memory, Vector, dict[str, float]]:
+        if isinstance(self.rule, Mean):
+            moving = tuple(each for each in waiting if each.factor)
+            weights = [each.factor / len(waiting) for each in moving]
+            return state.memory, total(moving, 1 / len(waiting), num_params, look_up), by_node(moving, weights)
+        stride = -(-len(waiting) // MOST_ROWS)
+        seen = waiting[state.steps % stride :: stride]
+        memory, vector, shares = judge(self.rule, state.memory, side_by_side(seen, num_params, look_up))
+        weights = [each.factor * share for each, share in zip(seen, shares, strict=True)]
+        return memory, vector, by_node(seen, weights)
+
+    def walk(self, slots: Mapping[str, Slot], step: Step, num_params: int) -> dict[str, Slot]:
+        """The same slots when the model has walked on."""
+        shares = {node: self.server_learning_rate * weight for node, weight in step.weights.items()}
+        return {node: _further(slot, step, shares.get(node, 0.0), num_params) for node, slot in slots.items()}
 
     def _factor(self, slot: Slot, usual: float, vintages: Mapping[int, float]) -> float:
         fresh = min(1.0, max(0.0, 1 - slot.progress / self.budget))
@@ -110,9 +135,27 @@ class Slots(Buffered, frozen=True, kw_only=True, tag="slots", tag_field="method"
         return fresh * (limit / slot.norm if self.clip_factor and slot.norm > limit else 1.0)
 
 
-def _further(slot: Slot, step: Step, num_params: int) -> Slot:
-    """The same delta when the model has walked on."""
-    if not slot.norm:
+def put(state: SlotsState, contribution: Contribution, num_params: int) -> SlotsState:
+    """The delta in its node's slot, in place of the one before."""
+    trained_norm = min(contribution.trained_norm, contribution.norm)
+    progress = 0.0
+    if contribution.drift is not None and trained_norm > 0:
+        progress = look_up(contribution.payload, num_params).dot(contribution.drift) / trained_norm**2
+    arrivals, base, node = state.arrivals + 1, state.steps - contribution.staleness, contribution.node
+    mine = Slot(contribution.payload, contribution.norm, trained_norm, base, progress, arrivals)
+    return msgspec.structs.replace(
+        state,
+        slots={**state.slots, node: mine},
+        arrivals=arrivals,
+        spoken=state.spoken if node in state.spoken else (*state.spoken, node),
+    )
+
+
+def _further(slot: Slot, step: Step, share: float, num_params: int) -> Slot:
+    """`share` is that of the slot in the step, times the rate."""
+    if not slot.trained_norm:
         return slot
-    walked = recall(slot.payload, num_params).dot(step.update) / slot.norm**2
-    return msgspec.structs.replace(slot, progress=slot.progress + walked)
+    along = look_up(slot.payload, num_params).dot(step.update)
+    rounding = slot.norm**2 - slot.trained_norm**2
+    progress = slot.progress + (along - share * rounding) / slot.trained_norm**2
+    return msgspec.structs.replace(slot, progress=progress)
