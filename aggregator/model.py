@@ -225,6 +225,7 @@ class GlobalModel:
             num_examples=decision.num_examples,
             norm=decision.norm,
             trained_norm=min(update.trained_norm, decision.norm),
+            loss=update.train_loss,
             drift=self._drift(decision.base_version, ledger) if self.method.needs_drift else None,
         )
         self._state, step = self.method.fold(self._state, contribution, self.num_params)

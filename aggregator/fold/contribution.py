@@ -20,6 +20,7 @@ class Contribution(msgspec.Struct, frozen=True):
         staleness: tau, the versions released since that one.
         num_examples: the node's training examples.
         norm: Euclidean norm of the decoded delta.
+        loss: mean training loss over the local run, as the node says; NaN where nobody says it.
         drift: x - x_base, what the model moved since the pulled version; only for methods with `needs_drift`.
         trained_norm: that of the delta before it was quantised, as the node says, but at most `norm`; infinite where
             nobody says it.
@@ -32,6 +33,7 @@ class Contribution(msgspec.Struct, frozen=True):
     norm: float
     drift: Vector | None = None
     trained_norm: float = math.inf
+    loss: float = math.nan
 
 
 class Step(msgspec.Struct, frozen=True):

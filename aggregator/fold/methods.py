@@ -12,9 +12,20 @@ from aggregator.fold.fedasync import FedAsync
 from aggregator.fold.fedavg import FedAvg
 from aggregator.fold.fedbuff import FedBuff
 from aggregator.fold.rate_corrected_fedbuff import RateCorrectedFedBuff
+from aggregator.fold.refereed import Refereed
 from aggregator.fold.ringmaster import Ringmaster
 from aggregator.fold.slots import Slots
 
 AnyMethod: TypeAlias = (
-    FedAvg | FedAsync | FedBuff | RateCorrectedFedBuff | CA2FL | ACE | Slots | FADAS | Ringmaster | Deadline
+    FedAvg
+    | FedAsync
+    | FedBuff
+    | RateCorrectedFedBuff
+    | CA2FL
+    | ACE
+    | Slots
+    | Refereed
+    | FADAS
+    | Ringmaster
+    | Deadline
 )

@@ -15,6 +15,7 @@ from fieldfold.params import Vector, as_vector, norm
 FLIPPED = -3.0
 LOUDER = 10.0
 """Length of noise, in lengths of an honest delta."""
+FALSE_LOSSES = {"low": 0.0, "high": 1e6}
 
 
 def sign_flip(own: Vector) -> Vector:

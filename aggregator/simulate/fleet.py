@@ -22,6 +22,7 @@ class Fleet(NamedTuple):
         day_begins_s: when the node is switched on, within a day.
         is_slow: among the slowest that the scenario names.
         is_lying: sends what the scenario's attack says.
+        is_false: lies about its loss.
     """
 
     update_s: NDArray[np.float64]
@@ -30,6 +31,7 @@ class Fleet(NamedTuple):
     day_begins_s: NDArray[np.float64]
     is_slow: NDArray[np.bool_]
     is_lying: NDArray[np.bool_]
+    is_false: NDArray[np.bool_]
 
 
 def draw(scenario: Scenario, seed: int) -> Fleet:
@@ -49,7 +51,9 @@ def draw(scenario: Scenario, seed: int) -> Fleet:
         order = others[np.argsort(update_s[others])] if attack.who == "fastest" else rng.permutation(others)
         is_lying[order[: round(attack.share * nodes)]] = True
         update_s[is_lying] /= attack.speed_up
-    return Fleet(update_s, up, down, day_begins_s, is_slow, is_lying)
+    is_false = is_lying.copy()
+    is_false[rng.permutation(nodes)[: round(attack.voters * nodes)]] = True
+    return Fleet(update_s, up, down, day_begins_s, is_slow, is_lying, is_false)
 
 
 def luck(seed: int, node: int, run: int) -> tuple[float, float]:

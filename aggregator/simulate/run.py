@@ -75,7 +75,7 @@ class Event(NamedTuple):
     kind: Kind
     node: int
     mark: int
-    payload: bytes = b""
+    sent: Trained | None = None
 
 
 class Simulation:
@@ -132,8 +132,8 @@ class Simulation:
             (wanted.until_s and now_s > wanted.until_s) or (wanted.updates and self._updates >= wanted.updates)
         )
 
-    def _plan(self, kind: Kind, at_s: float, node: int, payload: bytes = b"") -> None:
-        heapq.heappush(self._events, Event(at_s, next(self._order), kind, node, self._runs[node], payload))
+    def _plan(self, kind: Kind, at_s: float, node: int, sent: Trained | None = None) -> None:
+        heapq.heappush(self._events, Event(at_s, next(self._order), kind, node, self._runs[node], sent))
 
     def _happens(self, event: Event) -> None:
         if event.mark != self._runs[event.node]:
@@ -142,8 +142,8 @@ class Simulation:
             self._start(event.at_s, event.node)
         elif event.kind == "trained":
             self._send(event.at_s, event.node)
-        elif event.kind == "arrived":
-            self._arrives(event.at_s, event.node, event.payload)
+        elif event.kind == "arrived" and event.sent is not None:
+            self._arrives(event.at_s, event.node, event.sent)
         elif event.node in self._waiting:
             self._waiting.discard(event.node)
             self._plan("start", event.at_s, event.node)
@@ -190,7 +190,9 @@ class Simulation:
             self._residuals[node] = trained.residual
         self._bytes_up += len(trained.payload)
         upload_s = len(trained.payload) / float(self._fleet.up_bytes_s[node])
-        self._plan("arrived", now_s + self._scenario.link.delay_s + upload_s, node, trained.payload)
+        if self._fleet.is_false[node]:
+            trained = trained._replace(loss=attacks.FALSE_LOSSES[self._scenario.attack.vote])
+        self._plan("arrived", now_s + self._scenario.link.delay_s + upload_s, node, trained)
 
     def _run_seed(self, node: int) -> int:
         return run_seed(str(node), self._seed, self._base[node], self._runs[node])
@@ -230,12 +232,12 @@ class Simulation:
 
     # -- the aggregator ----------------------------------------------------------------------------------------------
 
-    def _arrives(self, now_s: float, node: int, payload: bytes) -> None:
+    def _arrives(self, now_s: float, node: int, sent: Trained) -> None:
         self._updates += 1
         base = self._base[node]
         staleness = self._version - base
         num_params = self._manifest.layout.num_params
-        length = remember(payload, num_params).norm()
+        length = remember(sent.payload, num_params).norm()
         limit = self._fold.max_staleness
         typical = statistics.median_low(self._norms) if self._norms else None
         if limit is not None and staleness > limit:
@@ -245,11 +247,17 @@ class Simulation:
         else:
             self._norms = (*self._norms, length)[-NORMS_REMEMBERED:]
             drift = self._released[self._version] - self._released[base] if self._fold.needs_drift else None
-            self._folds(
-                now_s,
-                Contribution(f"{node:05}", payload, staleness, len(self._windows[node]), length, drift),
-                num_params,
+            contribution = Contribution(
+                node=f"{node:05}",
+                payload=sent.payload,
+                staleness=staleness,
+                num_examples=len(self._windows[node]),
+                norm=length,
+                drift=drift,
+                trained_norm=min(sent.norm, length),
+                loss=sent.loss,
             )
+            self._folds(now_s, contribution, num_params)
         self._goes_on(now_s, node)
 
     def _folds(self, now_s: float, contribution: Contribution, num_params: int) -> None:

@@ -85,12 +85,16 @@ class AttackConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         share: of all nodes.
         who: drawn at random, or the fastest.
         speed_up: how many times faster they send than they would.
+        voters: share of all nodes, drawn at random, that train honestly and lie about their loss.
+        vote: what attackers and lying voters say of their loss: nothing lower could be, or nothing higher.
     """
 
     kind: AttackKind = "none"
     share: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.3
     who: Literal["random", "fastest"] = "random"
     speed_up: Annotated[float, msgspec.Meta(ge=1, le=1000)] = 1.0
+    voters: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
+    vote: Literal["low", "high"] = "low"
 
 
 class MethodConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -55,10 +56,20 @@ class Run(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """The update's payload, what the codec left out of it, and the delta where it was asked for."""
+    """What a node sends and keeps.
+
+    Attributes:
+        payload: of the update.
+        residual: what the codec left out of it.
+        norm: length of what was trained, with what had been left out before.
+        loss: mean training loss of the run.
+        delta: where it was asked for.
+    """
 
     payload: bytes
     residual: Vector | None
+    norm: float
+    loss: float
     delta: Vector | None
 
 
@@ -198,8 +209,9 @@ def encoded(scenario: Scenario, bundle: Bundle, delta: Vector, residual: Vector 
     feedback = ErrorFeedback.start(layout.num_params, num_trained=layout.num_trained)
     if residual is not None:
         feedback = ErrorFeedback(residual, layout.num_trained)
-    payload, _, following, *_ = feedback.encode(delta, scenario.profile, seed=seed)
-    return Trained(payload, following.residual if following.residual.any() else None, None)
+    sent = feedback.encode(delta, scenario.profile, seed=seed)
+    residual = sent.feedback.residual
+    return Trained(sent.payload, residual if residual.any() else None, sent.norm, math.nan, None)
 
 
 def _train(run: Run) -> Trained:
@@ -224,7 +236,7 @@ def _train(run: Run) -> Trained:
     if result is None:
         raise FieldfoldError("a local run was given up")
     sent = encoded(scenario, desk.bundle, result.delta, run.residual, run.seed)
-    return sent._replace(delta=result.delta) if run.tell else sent
+    return sent._replace(loss=result.train_loss, delta=result.delta if run.tell else None)
 
 
 def _relabelled(desk: _Desk, windows: Windows) -> Targets:

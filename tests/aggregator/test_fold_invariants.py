@@ -20,11 +20,13 @@ from aggregator.fold.fedasync import FedAsync
 from aggregator.fold.fedavg import FedAvg
 from aggregator.fold.fedbuff import FedBuff
 from aggregator.fold.rate_corrected_fedbuff import RateCorrectedFedBuff
+from aggregator.fold.refereed import Refereed
 from aggregator.fold.ringmaster import Ringmaster
 from aggregator.fold.rules.centered_clipping import CenteredClipping
 from aggregator.fold.rules.coordinate_wise import CoordinateMedian, TrimmedMean
 from aggregator.fold.rules.geometric_median import GeometricMedian
 from aggregator.fold.rules.krum import Krum
+from aggregator.fold.rules.mixed_median import MixedMedian
 from aggregator.fold.server_optimizers import Momentum, Sgd, Yogi
 from aggregator.fold.slots import Slots
 from aggregator.fold.staleness import hinge, polynomial
@@ -56,6 +58,8 @@ NOT_BOUNDED_BY_WEIGHTS: dict[str, Method] = {
     "fedbuff-yogi": FedBuff(buffer_size=2, optimizer=Yogi()),
     "ca2fl-momentum": CA2FL(buffer_size=3, optimizer=Momentum(), rule=Krum()),
     "ace-centered-clipping": ACE(rule=CenteredClipping()),
+    "slots-mixed-median": Slots(rule=MixedMedian()),
+    "refereed": Refereed(),
 }
 WITH_ANY = pytest.mark.parametrize(
     "method",

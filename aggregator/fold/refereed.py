@@ -1,0 +1,117 @@
+"""A bold rule and a careful one over the same slots; which of them moves the model, the losses of the nodes decide.
+
+The bold one is the bounded mean of slots.py: fast, and fair to who is alone with what it sees, but a third of liars
+spoil it. The careful one is the mixed median, which bears them, but takes who is alone for a liar. Nothing in the
+deltas tells the two apart; whether the losses of the fleet fall does. See trial.py for the turns they take.
+
+When a trial of the bold rule is undone, the model goes back to where it was, the slots are those from before, and
+what was trained from versions of the trial is passed over.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+import numpy as np
+
+from aggregator.fold.contribution import Contribution, Step
+from aggregator.fold.rules.mixed_median import MixedMedian
+from aggregator.fold.slots import Slots, SlotsState, put
+from aggregator.fold.trial import Trial, hear, judged
+from fieldfold.params import Vector, from_bytes, to_bytes
+
+
+class RefereedState(msgspec.Struct, frozen=True):
+    """The slots and the trial.
+
+    Attributes:
+        kept: the slots from before the trial of the bold rule, while there is one.
+        travelled: what the model has moved since.
+        undone: step counts of the first and the last version that were undone last.
+    """
+
+    slots: SlotsState = SlotsState()
+    trial: Trial = Trial()
+    kept: SlotsState | None = None
+    travelled: bytes = b""
+    undone: tuple[int, int] = (1, 0)
+
+
+class Refereed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="refereed", tag_field="method"):
+    """The settings of both rules: `turns`, `start` and `budget` as in `slots`; rate and clipping for the bold one."""
+
+    turns: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.3
+    start: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 1
+    budget: Annotated[float, msgspec.Meta(gt=0, le=100)] = 0.5
+    server_learning_rate: Annotated[float, msgspec.Meta(gt=0, le=10)] = 2.0
+    clip_factor: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 10.0
+
+    @property
+    def max_staleness(self) -> int | None:
+        """Any."""
+        return None
+
+    @property
+    def needs_drift(self) -> bool:
+        """As `slots`."""
+        return True
+
+    def init(self) -> RefereedState:
+        """Nobody heard yet."""
+        return RefereedState()
+
+    def fold(
+        self, state: RefereedState, contribution: Contribution, num_params: int
+    ) -> tuple[RefereedState, Step | None]:
+        """Puts the delta into its node's slot; steps, or goes back, when enough have spoken."""
+        base = state.slots.steps - contribution.staleness
+        if state.undone[0] <= base <= state.undone[1]:
+            return state, None
+        slots = put(state.slots, contribution, num_params)
+        trial = hear(state.trial, contribution.node, contribution.loss, base, len(slots.slots))
+        state = msgspec.structs.replace(state, slots=slots, trial=trial)
+        if not self._rule(trial).is_due(slots):
+            return state, None
+        trial, is_undone = judged(trial, len(slots.slots), slots.steps)
+        if is_undone:
+            return _back(state, trial)
+        return self._step(state, trial, num_params)
+
+    def _rule(self, trial: Trial) -> Slots:
+        if trial.bold:
+            return Slots(
+                turns=self.turns,
+                start=self.start,
+                budget=self.budget,
+                server_learning_rate=self.server_learning_rate,
+                clip_factor=self.clip_factor,
+            )
+        return careful(self.turns, self.start, self.budget)
+
+    def _step(self, state: RefereedState, trial: Trial, num_params: int) -> tuple[RefereedState, Step]:
+        on_trial = trial.bold and trial.challenging
+        slots, step = self._rule(trial).step(state.slots, num_params)
+        if not on_trial:
+            return RefereedState(slots, trial, undone=state.undone), step
+        kept, travelled = state.kept or state.slots, _vector(state.travelled, num_params) + step.update
+        return RefereedState(slots, trial, kept, to_bytes(travelled), state.undone), step
+
+
+def careful(turns: float, start: int, budget: float) -> Slots:
+    """The rule for a fleet of which a part lies."""
+    return Slots(turns=turns, start=start, budget=budget, clip_factor=1.0, rule=MixedMedian())
+
+
+def _back(state: RefereedState, trial: Trial) -> tuple[RefereedState, Step | None]:
+    """To where the model was before the trial; without a step of it there is nothing to undo."""
+    if state.kept is None:
+        return msgspec.structs.replace(state, trial=trial), None
+    steps = state.slots.steps + 1
+    slots = msgspec.structs.replace(state.kept, steps=steps, arrivals=state.slots.arrivals, spoken=())
+    undone = state.trial.first, state.slots.steps
+    return RefereedState(slots, trial, undone=undone), Step(-_vector(state.travelled, 0), {})
+
+
+def _vector(stored: bytes, num_params: int) -> Vector:
+    return from_bytes(stored) if stored else np.zeros(num_params, np.float32)
