@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 
 from aggregator.fold.methods import AnyMethod
-from aggregator.fold.rate_corrected_fedbuff import RateCorrectedFedBuff
+from aggregator.fold.trust import Trust, method_for
 from aggregator.ledger.retention import RetentionConfig
 from aggregator.verify.update import VerifyConfig
 from fieldfold import settings
@@ -64,6 +64,8 @@ class AggregatorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         control_socket: Unix socket for status and commands; empty for the default place.
         task: a bundle to publish at the first start; `fieldfold task publish` does it later.
         max_update_bytes: largest update that is taken.
+        trust: chooses the method; left out, `fleet`.
+        fold: the method itself, in place of `trust`.
         evaluation: held-out data beside the aggregator, with the same keys as a node's `[data]` table.
     """
 
@@ -73,12 +75,22 @@ class AggregatorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     control_socket: str = ""
     task: str = ""
     max_update_bytes: Annotated[int, msgspec.Meta(ge=1024, le=1 << 30)] = 64 << 20
-    fold: AnyMethod = RateCorrectedFedBuff()
+    trust: Trust | None = None
+    fold: AnyMethod | None = None
     verify: VerifyConfig = VerifyConfig()
     release: ReleaseConfig = ReleaseConfig()
     normalisation: NormalisationConfig = NormalisationConfig()
     retention: RetentionConfig = RetentionConfig()
     evaluation: DataConfig | None = None
+
+    def __post_init__(self) -> None:
+        if self.trust and self.fold:
+            raise ValueError("says both trust and [fold]; leave out one of them")
+
+    @property
+    def method(self) -> AnyMethod:
+        """How updates become a model."""
+        return self.fold or method_for(self.trust or "fleet", start=max(1, self.normalisation.nodes))
 
 
 def load(path: Path) -> AggregatorConfig:

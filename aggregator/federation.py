@@ -84,7 +84,7 @@ class Federation:
         log.info("version %d restored, %d contributions replayed", model.version, replayed)
 
     def _new_model(self, bundle: Bundle) -> GlobalModel:
-        return GlobalModel(bundle, FoldSettings(self._config.fold, self._config.release.profile))
+        return GlobalModel(bundle, FoldSettings(self._config.method, self._config.release.profile))
 
     # -- the task and its statistics ---------------------------------------------------------------------------------
 

@@ -98,9 +98,10 @@ def _what_is_allowed(kind: Any) -> str:
 
 
 def _options(kind: Any) -> tuple[Any, ...]:
-    """The members of a union, or the type alone."""
+    """The members of a union but None, or the type alone."""
     bare = _bare(kind)
-    return typing.get_args(bare) if typing.get_origin(bare) in (Union, types.UnionType) else (bare,)
+    members = typing.get_args(bare) if typing.get_origin(bare) in (Union, types.UnionType) else (bare,)
+    return tuple(member for member in members if member is not type(None))
 
 
 def _bare(kind: Any) -> Any:

@@ -21,6 +21,8 @@ from aggregator.fold.slots import Slots, SlotsState, put
 from aggregator.fold.trial import Trial, hear, judged
 from fieldfold.params import Vector, from_bytes, to_bytes
 
+TURNS, BUDGET = 0.3, 0.5
+
 
 class RefereedState(msgspec.Struct, frozen=True):
     """The slots and the trial.
@@ -41,11 +43,11 @@ class RefereedState(msgspec.Struct, frozen=True):
 class Refereed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="refereed", tag_field="method"):
     """The settings of both rules: `turns`, `start` and `budget` as in `slots`; rate and clipping for the bold one."""
 
-    turns: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.3
+    turns: Annotated[float, msgspec.Meta(gt=0, le=1)] = TURNS
     start: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 1
-    budget: Annotated[float, msgspec.Meta(gt=0, le=100)] = 0.5
+    budget: Annotated[float, msgspec.Meta(gt=0, le=100)] = BUDGET
     server_learning_rate: Annotated[float, msgspec.Meta(gt=0, le=10)] = 2.0
-    clip_factor: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 10.0
+    clip_factor: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 4.0
 
     @property
     def max_staleness(self) -> int | None:
@@ -98,7 +100,7 @@ class Refereed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="ref
         return RefereedState(slots, trial, kept, to_bytes(travelled), state.undone), step
 
 
-def careful(turns: float, start: int, budget: float) -> Slots:
+def careful(turns: float = TURNS, start: int = 1, budget: float = BUDGET) -> Slots:
     """The rule for a fleet of which a part lies."""
     return Slots(turns=turns, start=start, budget=budget, clip_factor=1.0, rule=MixedMedian())
 

@@ -9,6 +9,7 @@ from aggregator.fold.fedasync import FedAsync
 from aggregator.fold.fedavg import FedAvg
 from aggregator.fold.fedbuff import FedBuff
 from aggregator.fold.rate_corrected_fedbuff import RateCorrectedFedBuff
+from aggregator.fold.refereed import Refereed, careful
 from fieldfold.errors import ConfigError
 
 LEAST = 'federation = "plant"\n[broker]\nurl = "mqtts://localhost:8883"\n'
@@ -23,7 +24,7 @@ def load_text(folder: Path, text: str) -> AggregatorConfig:
 def test_federation_and_broker_are_enough(tmp_path: Path) -> None:
     config = load_text(tmp_path, LEAST)
     assert config.federation == "plant"
-    assert config.fold == RateCorrectedFedBuff()
+    assert config.method == RateCorrectedFedBuff()
     assert config.evaluation is None
 
 
@@ -40,12 +41,21 @@ def test_federation_and_broker_are_enough(tmp_path: Path) -> None:
     ],
 )
 def test_the_method_is_one_line(tmp_path: Path, table: str, method: object) -> None:
-    assert load_text(tmp_path, f"{LEAST}[fold]\n{table}\n").fold == method
+    assert load_text(tmp_path, f"{LEAST}[fold]\n{table}\n").method == method
+
+
+def test_trust_is_one_word_for_a_method_and_begins_when_the_fleet_is_there(tmp_path: Path) -> None:
+    table = "[normalisation]\nnodes = 9\n"
+    assert load_text(tmp_path, f'trust = "fleet"\n{LEAST}').method == RateCorrectedFedBuff()
+    assert load_text(tmp_path, f'trust = "auto"\n{LEAST}{table}').method == Refereed(start=9)
+    assert load_text(tmp_path, f'trust = "hostile"\n{LEAST}{table}').method == careful(start=9)
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ('trust = "all"\n' + LEAST, "trust: invalid enum value 'all'"),
+        (f'trust = "auto"\n{LEAST}[fold]\nmethod = "ace"', "says both trust and [fold]"),
         (LEAST + '[fold]\nmethod = "fedprox"', "fold.method: invalid value 'fedprox'"),
         (LEAST + '[fold]\nmethod = "fedavg"', "fold.clients_per_round: is missing"),
         (LEAST + '[fold]\nmethod = "fedbuff"\nbufer_size = 3', "fold.bufer_size: no such key"),

@@ -1,0 +1,25 @@
+"""How far the gateways of a fleet are trusted, in one word, and the method that each word stands for."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+from aggregator.fold.methods import AnyMethod
+from aggregator.fold.rate_corrected_fedbuff import RateCorrectedFedBuff
+from aggregator.fold.refereed import Refereed, careful
+
+Trust: TypeAlias = Literal["fleet", "auto", "hostile"]
+
+
+def method_for(trust: Trust, start: int) -> AnyMethod:
+    """The tables in docs/METHODS.md say why it is these.
+
+    Args:
+        trust: `fleet` where all gateways are one's own; `hostile` where up to 30 % may lie at any time, and who is
+            alone with what it sees may go unheard; `auto` where the losses that gateways report shall decide.
+        start: nodes to be heard before the first step, for those that guard against liars; the more, the harder it
+            is for fast liars to be the first and the majority.
+    """
+    if trust == "fleet":
+        return RateCorrectedFedBuff()
+    return careful(start=start) if trust == "hostile" else Refereed(start=start)
