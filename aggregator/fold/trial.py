@@ -19,7 +19,7 @@ import msgspec
 
 LYING = 0.3
 """Share of the nodes that may lie."""
-LENGTH = 4
+LENGTH = 8
 """Turns of a trial."""
 LONGEST_WAIT = 256
 RECENT = 2

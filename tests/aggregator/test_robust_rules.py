@@ -14,6 +14,7 @@ from aggregator.fold.rules.centered_clipping import CenteredClipping
 from aggregator.fold.rules.coordinate_wise import CoordinateMedian, TrimmedMean
 from aggregator.fold.rules.geometric_median import GeometricMedian
 from aggregator.fold.rules.krum import Krum
+from aggregator.fold.rules.mixed_median import MixedMedian
 from aggregator.fold.rules.named import RobustRule
 from aggregator.fold.rules.rows import Rows, inner_products, squared_distances
 from fieldfold.params import Vector, norm
@@ -27,6 +28,7 @@ RULES: dict[str, RobustRule] = {
     "krum": Krum(),
     "one-krum": Krum(selected=1),
     "geometric-median": GeometricMedian(),
+    "mixed-median": MixedMedian(),
 }
 EACH_RULE = pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 QUICK = settings(max_examples=40, deadline=None)
@@ -49,6 +51,20 @@ def test_coordinate_median_takes_the_middle_of_each_parameter() -> None:
 def test_trimmed_mean_leaves_out_both_ends_of_each_parameter() -> None:
     assert combined(TrimmedMean(fraction=0.25), (1, 9), (2, 8), (4, 7), (99, -99)) == [3, 7.5]
     assert combined(TrimmedMean(fraction=0.2), (1, 0), (2, 0), (3, 0), (6, 0)) == [3, 0]
+
+
+def test_mixed_median_puts_in_place_of_each_row_the_mean_of_its_neighbours() -> None:
+    # The three nearest: (1, 1/3) for each but the liar, who gets the mean of itself, the second and the third.
+    each = (2, 0), (1, 1), (0, 0), (-30, 35)
+    assert combined(MixedMedian(fraction=0.25), *each) == pytest.approx([1, 1 / 3], abs=0.01)
+
+
+def test_mixed_median_gives_twins_one_vote_but_not_a_fleet_that_is_alike() -> None:
+    # Of seven two may lie: so two that are alike may be liars, and three are not.
+    each = (2, 0), (2.1, 0), (0, 1), (0, 1.01), (0, 0.99), (5, 5), (-30, 35)
+    shares = MixedMedian().combine(rows(*each), ORIGIN).shares
+    assert shares[1] == 0
+    assert min(shares[[0, 2, 3, 4]]) > 0
 
 
 def test_krum_takes_who_has_near_neighbours() -> None:
