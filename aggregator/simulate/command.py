@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from pathlib import Path
 
 import click
-
-from fieldfold.cli.progress import Progress
 
 
 @click.command()
@@ -24,31 +21,12 @@ def simulate(scenario_path: Path, out: Path | None, png: Path | None, processes:
     table compares them. Ended in the middle, it goes on with the first run that was not finished.
     """
     from aggregator.simulate import report  # noqa: PLC0415 -- help needs neither numpy nor a runtime
-    from aggregator.simulate.run import Simulation  # noqa: PLC0415
+    from aggregator.simulate.comparison import compare  # noqa: PLC0415
     from aggregator.simulate.scenario import load  # noqa: PLC0415
-    from aggregator.simulate.workers import Workers  # noqa: PLC0415
 
     scenario = load(scenario_path)
     results = out or scenario_path.with_suffix(".jsonl")
-    with Workers(scenario, scenario_path.resolve().parent, processes) as workers:
-        fingerprint = hashlib.sha256(repr(scenario).encode() + workers.bundle.digest.encode()).hexdigest()[:16]
-        outcomes = report.read(results, fingerprint)
-        done = {(outcome.method, outcome.seed) for outcome in outcomes}
-        for method in scenario.methods:
-            for seed in scenario.seeds:
-                if (method.name, seed) in done:
-                    continue
-                sys.stderr.write(f"{method.name}, seed {seed}\n")
-                by_updates = bool(scenario.updates)
-                total = scenario.updates or round(scenario.until_s)
-                with Progress("updates" if by_updates else "virtual seconds", total, sys.stderr) as progress:
-
-                    def told(now_s: float, updates: int) -> None:
-                        progress(updates if by_updates else round(now_s))  # noqa: B023 -- called within its turn only
-
-                    outcomes.append(Simulation(method, seed, workers).run(told))
-                report.write(results, fingerprint, outcomes)
-        metric = workers.bundle.manifest.metrics[0]
+    outcomes, metric = compare(scenario, scenario_path.resolve().parent, results, processes, sys.stderr)
     sys.stdout.write("\n".join(report.table(outcomes, metric.name, metric.better, scenario.target)) + "\n")
     if png is not None:
         report.draw(png, outcomes, metric.name, scenario.target)

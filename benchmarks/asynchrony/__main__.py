@@ -1,0 +1,146 @@
+"""Every method on the same fleets: how fast, how fair to the slow, how hard to lead astray.
+
+    python -m benchmarks.asynchrony --parts speed --seeds 2
+
+Real training in the simulator (docs/METHODS.md), under the scenarios beside this file. What is finished is kept under
+.cache/benchmarks/asynchrony, so that an interrupted call goes on; `--fresh` begins anew. MNIST and the hospitals are
+not kept here: their rows are left out unless --mnist and --heart name them (see benchmarks/data/SOURCE.txt).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from aggregator.simulate import scenario as scenarios
+from aggregator.simulate.comparison import Comparison, compare
+from aggregator.simulate.scenario import AttackConfig, AttackKind, Scenario
+from benchmarks.asynchrony import prepare, tables
+
+SCENARIOS = Path(__file__).parent / "scenarios"
+PARTS = ("speed", "fairness", "attacks", "voters")
+SLOWER_BY = (10, 50)
+ATTACKS: tuple[AttackKind, ...] = ("sign-flip", "noise", "label-flip", "alie", "min-max", "mimic-slow", "mimic-fast")
+WANTED = {"faster_than_all": 10.0, "faster_than_over": 4.0, "slow_only_share_of_pooled": 0.9}
+
+
+class Bench:
+    """Runs scenarios with so many seeds."""
+
+    def __init__(self, seeds: int, *, fresh: bool) -> None:
+        self._seeds, self._fresh = seeds, fresh
+
+    def run(self, name: str, attack: AttackConfig | None = None) -> tuple[Scenario, Comparison]:
+        """One scenario, with an attack in place of its own."""
+        loaded = scenarios.load(SCENARIOS / f"{name}.toml")
+        wanted = msgspec.structs.replace(loaded, seeds=loaded.seeds[: self._seeds], attack=attack or loaded.attack)
+        label = name if attack is None else f"{name}-{attack.kind}-{attack.who}-{attack.voters:g}-{attack.vote}"
+        results = prepare.FOLDER / f"{label}-{self._seeds}.jsonl"
+        if self._fresh:
+            results.unlink(missing_ok=True)
+        sys.stderr.write(f"{label}\n")
+        return wanted, compare(wanted, SCENARIOS, results, None, sys.stderr)
+
+
+def speed(bench: Bench, task: str) -> list[tables.Speed]:
+    """Prints the table of a task."""
+    wanted, (slow, metric) = bench.run(f"{task}-slow")
+    _, (even, _) = bench.run(f"{task}-even")
+    target = wanted.target or 0.0
+    rows = tables.speeds(slow, even, metric, target)
+    print(f"\n{task}: {metric.name}, target {target:g}, {len(wanted.seeds)} seeds")
+    print("method          to target  than FedAvg  than first 77 %    final    worst  to FedAvg of the even")
+    for row in rows:
+        time = "never" if row.to_target_s is None else f"{row.to_target_s:.0f} s"
+        print(
+            f"{row.method:<14}  {time:>9}  {_times(row.faster_than_all):>11}  {_times(row.faster_than_over):>15}",
+            f"{row.final:>7.4g}  {row.worst:>7.4g}  {row.behind:>+21.3g}",
+            sep="  ",
+        )
+    return rows
+
+
+def fairness(bench: Bench) -> dict[str, list[tables.Fairness]]:
+    """Prints the table of what only slow nodes know."""
+    found = {}
+    for times in SLOWER_BY:
+        _, (outcomes, metric) = bench.run(f"digits-alone-{times}")
+        found[str(times)] = rows = tables.fairness(outcomes, metric)
+        print(f"\ntwo classes held by the slowest fifth alone, {times} times slower")
+        print("method            all    slow only   worst")
+        for row in rows:
+            print(f"{row.method:<14}  {row.overall:.3f}  {row.slow_only:>9.3f}  {row.slow_only_worst:>7.3f}")
+    return found
+
+
+def attacks(bench: Bench, voters: AttackConfig | None = None) -> list[tables.Robustness]:
+    """Prints the table of attacks; with lying voters besides, where they are given."""
+    lying = voters or AttackConfig()
+    _, (clean, metric) = bench.run("digits-attacked", lying)
+    cells = {
+        f"{attack.kind} {attack.who}": bench.run("digits-attacked", attack)[1].outcomes for attack in _attacks(lying)
+    }
+    rows = tables.robustness(clean, cells, metric)
+    said = f", and {lying.voters:.0%} of all say their loss is {lying.vote}" if voters else ""
+    print(f"\n30 % attackers, five times faster than they would be{said}")
+    print(" " * 20, *(f"{row.method:>10}" for row in rows))
+    print(f"{'nobody':<20}", *(f"{row.clean:>10.3f}" for row in rows))
+    for cell in cells:
+        print(f"{cell:<20}", *(f"{row.cells[cell]:>10.3f}" for row in rows))
+    print(f"{'points lost, mean':<20}", *(f"{row.mean_loss:>10.1f}" for row in rows))
+    print(f"{'points lost, worst':<20}", *(f"{row.worst_loss:>10.1f}" for row in rows))
+    return rows
+
+
+def _attacks(lying: AttackConfig) -> Iterator[AttackConfig]:
+    for kind in ATTACKS:
+        for who in ("random", "fastest"):
+            yield msgspec.structs.replace(lying, kind=kind, who=who, speed_up=5.0)
+
+
+def _times(ratio: float | None) -> str:
+    return "-" if ratio is None else f"{ratio:.1f} x"
+
+
+def main() -> None:
+    """Prints the tables and the JSON line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.asynchrony",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS[:3])
+    parser.add_argument("--seeds", type=int, choices=range(1, 6), default=5, help="of the five in the scenarios")
+    parser.add_argument("--mnist", type=Path, help="mnist_5k.csv.gz")
+    parser.add_argument("--heart", type=Path, help="folder with processed.cleveland.data and its three neighbours")
+    parser.add_argument("--fresh", action="store_true", help="runs again what is finished")
+    options = parser.parse_args()
+    bench = Bench(options.seeds, fresh=options.fresh)
+    prepare.digits()
+    result: dict[str, object] = {"benchmark": "asynchrony", "seeds": options.seeds, "wanted": WANTED}
+    if "speed" in options.parts:
+        prepare.turbofan()
+        tasks = ["digits", "turbofan"]
+        if options.mnist:
+            prepare.mnist(options.mnist)
+            tasks.append("mnist")
+        if options.heart:
+            prepare.heart(options.heart)
+            tasks.append("heart")
+        result["speed"] = {task: speed(bench, task) for task in tasks}
+    if "fairness" in options.parts:
+        result["fairness"] = fairness(bench)
+    if "attacks" in options.parts:
+        result["attacks"] = attacks(bench)
+    if "voters" in options.parts:
+        votes = (AttackConfig(voters=0.2, vote="low"), AttackConfig(voters=0.2, vote="high"))
+        result["voters"] = {lying.vote: attacks(bench, lying) for lying in votes}
+    sys.stdout.write(msgspec.json.encode(result).decode() + "\n")
+
+
+if __name__ == "__main__":
+    main()
