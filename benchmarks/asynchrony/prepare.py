@@ -48,8 +48,8 @@ def mnist(source: Path) -> None:
     """Two by two pixels made one, from 0 to 1."""
 
     def smaller(pixels: Pixels) -> Pixels:
-        squares = pixels.reshape(-1, 14, 2, 14, 2).mean((2, 4)).reshape(len(pixels), -1)
-        return (squares / 255).astype(np.float32)
+        squares: Pixels = pixels.reshape(-1, 14, 2, 14, 2).mean((2, 4), dtype=np.float32) / np.float32(255)
+        return squares.reshape(len(pixels), -1)
 
     _images("mnist", source, smaller)
 
