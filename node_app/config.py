@@ -23,6 +23,7 @@ class TrainingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         enabled: false makes a gateway that only follows the model.
         steps_per_update: optimizer steps an update; 0 takes the task's.
         epochs_per_update: passes over the training windows an update; 0 counts steps instead.
+        longest_s: an update holds what was trained in so many seconds, where that is less; 0 for no limit.
         proximal: FedProx's mu; left out, the task's.
         clip_norm: limit of the gradient's norm; left out, the task's.
         keep_optimizer: whether the optimizer's state outlives an update.
@@ -38,6 +39,7 @@ class TrainingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     enabled: bool = True
     steps_per_update: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
     epochs_per_update: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 0
+    longest_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     proximal: Annotated[float, msgspec.Meta(ge=0)] | None = None
     clip_norm: Annotated[float, msgspec.Meta(ge=0)] | None = None
     keep_optimizer: bool = False

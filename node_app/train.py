@@ -15,6 +15,7 @@ def plan_run(manifest: Manifest, config: TrainingConfig, version: int, num_windo
         steps = config.steps_per_update or manifest.local_steps
     return Plan(
         num_steps=steps,
+        longest_s=config.longest_s,
         batch_size=manifest.batch_size,
         learning_rate=manifest.learning_rate.at(version),
         proximal=manifest.proximal if config.proximal is None else config.proximal,

@@ -163,12 +163,17 @@ class Simulation:
             self._lost += 1
             self._plan("start", now_s + takes_s + self._scenario.availability.away_s, node)
             return
+        steps = self._scenario.steps or self._manifest.local_steps
+        longest_s = self._scenario.speed.longest_s
+        if longest_s and takes_s > longest_s:
+            steps, takes_s = max(1, int(steps * longest_s / takes_s)), max(longest_s, takes_s / steps)
         kind, base = self._scenario.attack.kind, self._base[node]
         self._training[node] = self._workers.train(
             Run(
                 self._released[base],
                 base,
                 self._windows[node],
+                steps,
                 self._run_seed(node),
                 relabelled=kind == "label-flip" and bool(self._fleet.is_lying[node]),
                 residual=self._residuals.get(node),

@@ -45,6 +45,7 @@ class SpeedConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         spread: standard deviation of the logarithm from node to node.
         jitter: the same from one run of a node to its next.
         slow_share: the slowest nodes, of which each takes `slow_factor` times as long again.
+        longest_s: who takes longer sends what was trained until then, in proportion; 0 for no limit.
     """
 
     update_s: Annotated[float, msgspec.Meta(gt=0)] = 10.0
@@ -52,6 +53,7 @@ class SpeedConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     jitter: Annotated[float, msgspec.Meta(ge=0, le=3)] = 0.2
     slow_share: Share = 0.2
     slow_factor: Annotated[float, msgspec.Meta(ge=1)] = 10.0
+    longest_s: Seconds = 0.0
 
 
 class LinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -40,6 +40,7 @@ class Run(NamedTuple):
         base: the parameters that it starts from.
         base_version: their version, by which the learning rate may fall.
         windows: indices of the node's training windows.
+        steps: so many.
         seed: of its batches.
         relabelled: whether each class is taken for the next one, which is one way to lie.
         residual: what the codec left out before; None for nothing.
@@ -49,6 +50,7 @@ class Run(NamedTuple):
     base: Vector
     base_version: int
     windows: Indices
+    steps: int
     seed: int
     relabelled: bool = False
     residual: Vector | None = None
@@ -221,7 +223,8 @@ def _train(run: Run) -> Trained:
     if run.relabelled:
         windows = replace(windows, targets=_relabelled(desk, windows))
     plan = Plan(
-        num_steps=scenario.steps or manifest.local_steps,
+        num_steps=run.steps,
+        longest_s=0.0,
         batch_size=manifest.batch_size,
         learning_rate=scenario.local_learning_rate or manifest.learning_rate.at(run.base_version),
         proximal=manifest.proximal,

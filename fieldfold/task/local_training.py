@@ -18,9 +18,10 @@ from fieldfold.task.runtime import Runtime
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """One local run."""
+    """One local run: `num_steps` steps, or those begun within `longest_s` seconds (0: no limit), at least one."""
 
     num_steps: int
+    longest_s: float
     batch_size: int
     learning_rate: float
     proximal: float
@@ -38,6 +39,7 @@ class LocalResult(msgspec.Struct, frozen=True):
     Attributes:
         delta: shared parameters, trained minus global (float32, layout.num_params).
         local: the values that stay here (float32, local.num_params).
+        num_steps: done.
     """
 
     delta: Vector
@@ -93,14 +95,15 @@ def train_locally(  # noqa: PLR0913, PLR0917 -- a run is these six
             raise diverged(step)
         losses += loss
         gate.stepped(step + 1, plan.num_steps, loss)
-    if plan.max_steps_per_s and not gate.passes(
-        max(0.0, begun_at + plan.num_steps / plan.max_steps_per_s - time.monotonic())
-    ):
+        if plan.longest_s and time.monotonic() - begun_at >= plan.longest_s:
+            break
+    done = step + 1
+    if plan.max_steps_per_s and not gate.passes(max(0.0, begun_at + done / plan.max_steps_per_s - time.monotonic())):
         return None
     delta, local = runtime.delta(), runtime.local()
     if not (is_finite(delta) and is_finite(local)):
-        raise diverged(plan.num_steps)
-    return LocalResult(delta, local, plan.num_steps, losses / plan.num_steps, time.monotonic() - begun_at)
+        raise diverged(done)
+    return LocalResult(delta, local, done, losses / done, time.monotonic() - begun_at)
 
 
 def diverged(step: int) -> DataError:

@@ -136,6 +136,17 @@ def test_a_pace_is_kept_and_also_after_the_last_step(
     assert result.seconds >= 4 / 20
 
 
+def test_a_run_that_takes_too_long_ends_with_the_steps_that_are_done(
+    bundle: Bundle, runtime: Runtime, windows: Windows, plan: Plan
+) -> None:
+    held_back = msgspec.structs.replace(plan, num_steps=1000, max_steps_per_s=20.0, longest_s=0.12)
+    gate = Open()
+    result = run(bundle, runtime, windows, held_back, gate)
+    assert 1 <= result.num_steps == len(gate.losses) <= 4
+    at_least_one = run(bundle, runtime, windows, msgspec.structs.replace(plan, longest_s=1e-9))
+    assert at_least_one.num_steps == 1
+
+
 @pytest.mark.parametrize("rate", [1e30, 1e4])
 def test_a_run_that_diverges_is_said_and_gives_nothing_to_send(
     bundle: Bundle, runtime: Runtime, windows: Windows, plan: Plan, rate: float
