@@ -14,7 +14,7 @@ from textual.strip import Strip
 from textual.visual import Visual
 
 from fieldfold.terminal.pane import content
-from fieldfold.terminal.words import Line, line
+from fieldfold.terminal.words import Line, cut, line
 
 
 class Items(ScrollView, can_focus=True):
@@ -83,7 +83,7 @@ class Items(ScrollView, can_focus=True):
             row = line((self._empty, "dim"))
         marked = place == self.highlighted and bool(self.rows)
         style = self.get_visual_style("row", "row-highlighted") if marked else self.get_visual_style("row")
-        shown = content((line(" ", *row),), ascii_only=self.app.has_class("-ascii"))
+        shown = content((cut(line(" ", *row), width),), ascii_only=self.app.has_class("-ascii"))
         strips = Visual.to_strips(self, shown, max(width, shown.cell_length), 1, style)
         strip = strips[0] if strips else Strip.blank(width, style.rich_style)
         return strip.adjust_cell_length(width, style.rich_style)

@@ -37,6 +37,23 @@ def fit(of: str, width: int) -> str:
     return of if len(of) <= width else of[: max(0, width - 1)] + MORE[: max(0, width)]
 
 
+def fit_end(of: str, width: int) -> str:
+    """The same, but the end is kept, as of a path."""
+    return of if len(of) <= width else MORE[: max(0, width)] + of[len(of) - max(0, width - 1) :]
+
+
+def cut(of: Line, width: int) -> Line:
+    """A line in at most `width` characters, its pieces with their roles."""
+    if len(text(of)) <= width:
+        return of
+    kept: list[Piece] = []
+    room = max(0, width - 1)
+    for piece, role in of:
+        kept.append((piece[:room], role))
+        room -= len(kept[-1][0])
+    return line(*kept, MORE[: max(0, width)])
+
+
 def foreign(of: str, width: int = 2000) -> str:
     """Words from elsewhere: nothing that a terminal would obey, and no more than fits."""
     return fit(plain(of), width)
