@@ -32,6 +32,7 @@ from fieldfold.wire.topics import Topics
 from node_app.choices import Choices
 from node_app.config import NodeConfig
 from node_app.courier import Courier
+from node_app.day import Counts, Day
 from node_app.download import Download
 from node_app.learner import Learner
 from node_app.link_state import LinkState
@@ -81,6 +82,7 @@ class Daemon:
         self._started_at = time.monotonic()
         self._shown: tuple[float, object] = (0.0, "")
         self._machine = Machine()
+        self._day = Day(self._counts(), time.time())
         self._stopping = False
         socket = base / config.control_socket if config.control_socket else default_socket("node")
         choices = Choices(self._learner, base / config.state_dir).table()
@@ -228,6 +230,7 @@ class Daemon:
         now = time.monotonic()
         self._download.tick()
         self._state.tick(now)
+        self._day.look(self._counts(), time.time())
         if self._learner.pulse.is_live and self._courier.pulse.is_live:
             self._notifier.alive()
         if now - self._sums_said_at > STATISTICS_EVERY_S:
@@ -273,11 +276,22 @@ class Daemon:
     def _trouble(self) -> str:
         return self._download.trouble or self._state.trouble
 
+    def _counts(self) -> Counts:
+        totals = self._store.totals()
+        return Counts(
+            accepted=totals.accepted,
+            rejected=totals.rejected,
+            bytes_up=self._outgoing.bytes_sent + self._courier.bytes_sent,
+            bytes_down=self._bytes_down,
+            float32=self._learner.progress.float32_up + self._download.float32_down,
+            reconnects=max(0, self._state.connections - 1),
+        )
+
     def status(self) -> NodeStatus:
         """A frozen picture; may be called from any thread."""
         progress, follower, bundle = self._learner.progress, self._download.follower, self._download.bundle
         model = follower.model if follower else None
-        totals, now = self._store.totals(), time.monotonic()
+        counts, now = self._counts(), time.monotonic()
         rests = progress.state == "waiting for a newer version" and progress.rests_until
         return NodeStatus(
             node=self._config.name,
@@ -307,16 +321,19 @@ class Daemon:
             steps=progress.steps,
             steps_per_s=progress.steps_per_s,
             next_run_s=max(0.0, progress.rests_until - now) if rests else None,
-            accepted=totals.accepted,
-            rejected=totals.rejected,
+            accepted=counts.accepted,
+            rejected=counts.rejected,
             last_receipt=self._last_receipt,
             outbox=self._courier.waiting,
             last_update_bytes=progress.last_update_bytes,
-            bytes_up=self._outgoing.bytes_sent + self._courier.bytes_sent,
-            bytes_down=self._bytes_down,
+            fetching=self._download.fetching,
+            today=counts.since(self._day.began),
+            today_since=self._day.since_s,
+            bytes_up=counts.bytes_up,
+            bytes_down=counts.bytes_down,
             float32_up=progress.float32_up,
             float32_down=self._download.float32_down,
-            reconnects=max(0, self._state.connections - 1),
+            reconnects=counts.reconnects,
             memory_bytes=self._machine.memory_bytes,
             cpu_s=self._machine.cpu_s,
             temperature_c=self._machine.temperature_c,

@@ -81,7 +81,7 @@ def enroll(
     Args:
         invitation: from the code.
         config: node.toml; the folder `identity` comes to lie beside it.
-        data: glob pattern for the configuration that is written.
+        data: glob pattern for the configuration that is written; empty for none.
         again: an identity that is there already is replaced.
         patience_s: how long the broker's side may take.
 
@@ -110,7 +110,7 @@ def enroll(
         if identity.exists():
             shutil.rmtree(identity)
         staging.rename(identity)
-        wrote = not config.exists()
+        wrote = bool(data) and not config.exists()
         if wrote:
             _write(config, _configuration(invitation, data).encode(), 0o644)
     except OSError as error:
