@@ -12,6 +12,7 @@ import click
 from broker_config.folder import BrokerFolder, existing_folder
 from fieldfold.findings import verdict
 
+LIFE = "24h"
 STANDARD_FOLDER = Path("/etc/fieldfold/broker")
 
 _DIR = click.Path(path_type=Path)
@@ -24,24 +25,40 @@ _FOLDER = click.option(
 
 
 @click.command()
-@click.argument("node", metavar="NODE")
-@click.option("--federation", default="plant", show_default=True, help="The one it joins, as in aggregator.toml.")
-@click.option("--expires", default="24h", show_default=True, metavar="TIME", help="30m, 24h, 7d: the code's life.")
+@click.argument("nodes", metavar="NODE...", nargs=-1, required=True)
+@click.option("--federation", metavar="NAME", help="The one to join.  [default: that of DIR/aggregator.toml]")
+@click.option("--expires", default=LIFE, show_default=True, metavar="TIME", help="30m, 24h, 7d: the code's life.")
 @click.option("--host", metavar="NAME_OR_IP", help="How the gateway reaches the broker.")
 @click.option("--again", is_flag=True, help="NODE has a certificate; it ends when the new one is signed.")
 @_FOLDER
 def invite(  # noqa: PLR0913 - one parameter an option
-    node: str, federation: str, expires: str, host: str | None, folder: Path | None, *, again: bool
+    nodes: tuple[str, ...],
+    federation: str | None,
+    expires: str,
+    host: str | None,
+    folder: Path | None,
+    *,
+    again: bool,
 ) -> None:
-    """Print a code with which one gateway enrols once, as NODE.
+    """Print a code with which one gateway enrols once, as NODE; of several, a line each: NODE CODE.
 
     The code is as good as a key until it is used: send it over a channel that you trust.
     """
     from broker_config import invite as room  # noqa: PLC0415 - only these commands need cryptography
 
-    guest = room.Guest(node, federation, host)
-    click.echo(room.invite(chosen(folder), guest, room.duration(expires), again=again))
-    click.echo(f"\nOn {node}, within {expires}: fieldfold node enroll CODE", err=True)
+    root, lifetime = chosen(folder), room.duration(expires)
+    for node in nodes:
+        code = room.invite(root, room.Guest(node, federation, host), lifetime, again=again)
+        click.echo(code if len(nodes) == 1 else f"{node} {code}")
+    click.echo(f"\nOn {', '.join(nodes)}, within {expires}: fieldfold node enroll CODE --run", err=True)
+
+
+def invitation_for(node: str, root: Path) -> str:
+    """What `fieldfold broker init --invite` says to do on a gateway."""
+    from broker_config import invite as room  # noqa: PLC0415 - see above
+
+    code = room.invite(root, room.Guest(node), room.duration(LIFE))
+    return f"\nOn {node}, within {LIFE}: fieldfold node enroll {code} --run"
 
 
 @click.command()
