@@ -11,7 +11,7 @@ import click
 from broker_config.embedded import DEFAULT_PORT as EMBEDDED_PORT
 from broker_config.embedded import WARNING, run_embedded
 from broker_config.folder import BrokerFolder, existing_folder
-from broker_config.members_cli import doctor, invitation_for, invite, list_members, renew, revoke
+from broker_config.members_cli import doctor, export, invitation_for, invite, list_members, renew, revoke
 from broker_config.mosquitto import command_line, find_mosquitto, listeners
 from broker_config.ports import require_free
 from fieldfold.errors import ConfigError
@@ -97,5 +97,5 @@ def _below(folder: Path, path: Path) -> str:
     return str(folder / path.relative_to(folder.absolute()))
 
 
-for command in (invite, revoke, list_members, renew, doctor):
+for command in (invite, revoke, list_members, renew, doctor, export):
     broker.add_command(command)

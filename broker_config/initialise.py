@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from broker_config import federation as beside
+from broker_config.acl import standing_rules
 from broker_config.certificates import (
     ALWAYS_NAMED,
     KeyPair,
@@ -33,7 +34,7 @@ from broker_config.folder import (
     write_new,
 )
 from broker_config.members import read_members, write_members
-from broker_config.mosquitto import ACL, Listener, configuration, listeners, with_listener, with_revocation_list
+from broker_config.mosquitto import Listener, configuration, listeners, with_listener, with_revocation_list
 from fieldfold.errors import ConfigError
 from fieldfold.wire.topics import Topics, check_node_name
 
@@ -172,7 +173,7 @@ def _acl(folder: BrokerFolder) -> Step:
     if folder.acl.exists():
         return Step(folder.acl, "kept")
     # Mosquitto 2.1 asks that nobody else may read it.
-    replace_file(folder.acl, ACL.encode(), PRIVATE_FILE)
+    replace_file(folder.acl, standing_rules().encode(), PRIVATE_FILE)
     return Step(folder.acl, "written")
 
 

@@ -1,4 +1,4 @@
-"""`fieldfold broker invite, revoke, list, renew`: who may connect."""
+"""`fieldfold broker invite, revoke, list, renew, doctor, export`: who may connect, and what each may do."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from pathlib import Path
 
 import click
 
+from broker_config.export import EXPORTS
+from broker_config.federation import federation_of
 from broker_config.folder import BrokerFolder, existing_folder
 from fieldfold.findings import verdict
+from fieldfold.wire.topics import Topics
 
 LIFE = "24h"
 STANDARD_FOLDER = Path("/etc/fieldfold/broker")
@@ -125,6 +128,17 @@ def doctor(folder: Path | None) -> None:
     from broker_config.doctor import examine  # noqa: PLC0415 - see invite
 
     sys.exit(verdict(examine(chosen(folder)), click.echo))
+
+
+@click.command()
+@click.argument("folder", metavar="[DIR]", type=_DIR, required=False)
+@click.option("--for", "broker", type=click.Choice(list(EXPORTS)), required=True, help="Which broker.")
+@click.option("--federation", metavar="NAME", help="Whose.  [default: that of DIR/aggregator.toml]")
+def export(folder: Path | None, broker: str, federation: str | None) -> None:
+    """Print the access rules, and what else differs, in the words of another broker than Mosquitto."""
+    name = federation_of(existing_folder(chosen(folder))) if federation is None else federation
+    Topics(name)
+    click.echo(EXPORTS[broker](name), nl=False)
 
 
 def chosen(folder: Path | None) -> Path:
