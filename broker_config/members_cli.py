@@ -12,6 +12,9 @@ import click
 from broker_config.export import EXPORTS
 from broker_config.federation import federation_of
 from broker_config.folder import BrokerFolder, existing_folder
+from fieldfold.control.client import ControlClient
+from fieldfold.control.protocol import running_socket
+from fieldfold.errors import ControlError
 from fieldfold.findings import verdict
 from fieldfold.wire.topics import Topics
 
@@ -48,12 +51,16 @@ def invite(  # noqa: PLR0913 - one parameter an option
     The code is as good as a key until it is used: send it over a channel that you trust.
     """
     from broker_config import invite as room  # noqa: PLC0415 - only these commands need cryptography
+    from broker_config.members import read_members  # noqa: PLC0415
 
     root, lifetime = chosen(folder), room.duration(expires)
+    former = set(nodes) & set(read_members(existing_folder(root)).out)
     for node in nodes:
         code = room.invite(root, room.Guest(node, federation, host), lifetime, again=again)
         click.echo(code if len(nodes) == 1 else f"{node} {code}")
     click.echo(f"\nOn {', '.join(nodes)}, within {expires}: fieldfold node enroll CODE --run", err=True)
+    for node in sorted(former):
+        click.echo(f"{node} was revoked; when it has joined: fieldfold aggregator readmit {node}", err=True)
 
 
 def invitation_for(node: str, root: Path) -> str:
@@ -76,6 +83,17 @@ def revoke(name: str, folder: Path | None) -> None:
     click.echo(
         "A broker that `fieldfold broker run` started ends its sessions now; another one needs SIGHUP and a restart."
     )
+    if name not in room.REVOCABLE_STANDING:
+        click.echo(_told_the_aggregator(name))
+
+
+def _told_the_aggregator(node: str) -> str:
+    """The aggregator beside the broker writes it into its ledger, and takes nothing more of the node."""
+    try:
+        with ControlClient(running_socket("aggregator")) as client:
+            return f"The aggregator: {client.command('revoke', node=node)}"
+    except ControlError as error:
+        return f"The aggregator does not know of it ({error}). Where it runs: fieldfold aggregator exclude {node}"
 
 
 @click.command("list")
