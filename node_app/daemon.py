@@ -13,6 +13,7 @@ import fieldfold
 from fieldfold.control.protocol import default_socket
 from fieldfold.control.server import ControlServer
 from fieldfold.errors import ConfigError, FieldfoldError, StoreDamagedError
+from fieldfold.link.endpoint import resolve
 from fieldfold.link.mqtt import MqttLink
 from fieldfold.link.outgoing import Outgoing
 from fieldfold.link.session import Connected, Disconnected, Link, Received, Refused, Will
@@ -38,6 +39,7 @@ from node_app.learner import Learner
 from node_app.link_state import LinkState
 from node_app.machine import Machine
 from node_app.records import Drift
+from node_app.renewal import Renewal
 from node_app.status import NodeStatus, presence
 from node_app.store import Parcel, Store
 from node_app.views import Views, drift
@@ -73,6 +75,8 @@ class Daemon:
         self._courier = Courier(self._store, self._link, self._topics.update(config.name), self._is_fresh)
         self._learner = Learner(config, base, self._store, self._send_statistics, self._courier.wake)
         self._download = Download(self._link, self._topics, self._store, self._learner.give_task, self._learner.wake)
+        tls = resolve(config.broker, base).tls if config.renew_certificate else None
+        self._renewal = Renewal(tls, config.name, self._ask_to_renew)
         self._sums: FeatureSums | None = None
         self._sums_said_at = 0.0
         self._state = LinkState(config.broker.url)
@@ -178,6 +182,8 @@ class Daemon:
             self._take_receipt(read(Receipt, payload))
         elif topic == self._topics.command(self._config.name):
             self._take_command(read(Command, payload))
+        elif topic == self._topics.certificate(self._config.name):
+            self._renewal.take(payload)
         else:
             self._download.take(topic, payload)
 
@@ -235,7 +241,13 @@ class Daemon:
             self._notifier.alive()
         if now - self._sums_said_at > STATISTICS_EVERY_S:
             self._repeat_statistics()
+        if self._link.is_up:
+            self._renewal.tick(now)
         self._show(now)
+
+    def _ask_to_renew(self, request: bytes) -> None:
+        self._link.subscribe(self._topics.certificate(self._config.name), queued=False)
+        self._outgoing.send(self._topics.renewal(self._config.name), request)
 
     # -- what is told ------------------------------------------------------------------------------------------------
 
