@@ -7,11 +7,14 @@ it sends. Counting arrivals rather than seconds keeps the fold replayable and ne
 one of its own node that still waits is no arrival: the node is heard once a step, however often it speaks.
 
 With `weigh_examples` a delta also counts n_i / mean_j(n_j), by the examples that the nodes say they hold; since that
-is only what they say, at most MAX_SHARE.
+is only what they say, at most MAX_SHARE. With `q` it counts (f_i / mean_j(f_j))^q, by the losses that they tell, at
+most MAX_SHARE as well, so that who is served badly counts more (q-FedAvg; Li et al., "Fair Resource Allocation in
+Federated Learning", ICLR 2020).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -28,11 +31,12 @@ ACTIVE_WITHIN_TURNS = 20
 
 
 class Pace(msgspec.Struct, frozen=True):
-    """Of one node: the arrival count when it was last heard, n_i, and T_i; None before its second arrival."""
+    """Of one node: the arrival count when it was last heard, n_i, f_i, and T_i; None before its second arrival."""
 
     last_arrival: int
     num_examples: int
     arrivals_between: float | None = None
+    loss: float | None = None
 
 
 class RateCorrectedState(msgspec.Struct, frozen=True):
@@ -57,6 +61,7 @@ class RateCorrectedFedBuff(Buffered, frozen=True, kw_only=True, tag="rate-correc
     max_rate: Annotated[float, msgspec.Meta(ge=1, le=1000)] = 10.0
     clip_factor: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 3.0
     weigh_examples: bool = False
+    q: Annotated[float, msgspec.Meta(ge=0, le=5)] = 0.0
 
     def init(self) -> RateCorrectedState:
         """Nobody heard yet."""
@@ -73,6 +78,7 @@ class RateCorrectedFedBuff(Buffered, frozen=True, kw_only=True, tag="rate-correc
             paces = {**paces, contribution.node: _heard(before, arrivals, contribution)}
         memory, clip = self.clip(state.memory, contribution.norm)
         factor = clip * self._rate(paces, contribution.node) * self._share(paces, contribution.node)
+        factor *= self._need(paces, contribution.node)
         mine = Waiting(contribution.node, contribution.payload, factor)
         full = (*(waiting for waiting in state.buffer if waiting.node != contribution.node), mine)
         if len(full) < self._wanted(paces, arrivals):
@@ -95,6 +101,14 @@ class RateCorrectedFedBuff(Buffered, frozen=True, kw_only=True, tag="rate-correc
         mean = sum(pace.num_examples for pace in paces.values()) / len(paces)
         return min(MAX_SHARE, paces[node].num_examples / mean)
 
+    def _need(self, paces: Mapping[str, Pace], node: str) -> float:
+        """(f_i / mean_j(f_j))^q, or 1 when losses do not count or are not told."""
+        told = [pace.loss for pace in paces.values() if pace.loss is not None]
+        mine = paces[node].loss
+        if not self.q or mine is None or sum(told) <= 0:
+            return 1.0
+        return min(MAX_SHARE, float((mine * len(told) / sum(told)) ** self.q))
+
     def _wanted(self, paces: Mapping[str, Pace], arrivals: int) -> int:
         """How many distinct nodes make a step."""
         horizon = arrivals - ACTIVE_WITHIN_TURNS * len(paces)
@@ -104,8 +118,9 @@ class RateCorrectedFedBuff(Buffered, frozen=True, kw_only=True, tag="rate-correc
 
 def _heard(pace: Pace | None, arrivals: int, contribution: Contribution) -> Pace:
     """The node's pace after an arrival at this count."""
+    loss = contribution.loss if math.isfinite(contribution.loss) and contribution.loss >= 0 else None
     if pace is None:
-        return Pace(arrivals, contribution.num_examples)
+        return Pace(arrivals, contribution.num_examples, loss=loss)
     gap = float(arrivals - pace.last_arrival)
     between = gap if pace.arrivals_between is None else PACE_MEMORY * pace.arrivals_between + (1 - PACE_MEMORY) * gap
-    return Pace(arrivals, contribution.num_examples, between)
+    return Pace(arrivals, contribution.num_examples, between, loss)

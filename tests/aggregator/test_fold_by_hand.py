@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -142,6 +143,16 @@ class TestRateCorrectedFedBuff:
         assert once is not None
         assert often is not None
         assert once.weights == often.weights
+
+    def test_with_q_a_higher_loss_weighs_more_up_to_four_times(self) -> None:
+        method = RateCorrectedFedBuff(buffer_size=2, server_learning_rate=1, clip_factor=1000, q=2)
+        told = [msgspec.structs.replace(contribution(node, *A), loss=loss) for node, loss in (("a", 1), ("b", 3))]
+        step = steps(method, *told, *told)[2]
+        assert step is not None
+        # At the third arrival, b's was weighed with the mean of 1 and 3, and so is a's.
+        assert step.weights == {"a": pytest.approx((1 / 2) ** 2 / 2), "b": pytest.approx((3 / 2) ** 2 / 2)}
+        silent = [contribution(node, *A) for node in "ab"]
+        assert steps(method, *silent, *silent)[2].weights == {"a": 0.5, "b": 0.5}  # type: ignore[union-attr]
 
     def test_scales_down_what_is_much_longer_than_the_recent_ones(self) -> None:
         method = RateCorrectedFedBuff(buffer_size=1, server_learning_rate=1, clip_factor=3)
