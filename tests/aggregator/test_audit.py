@@ -95,7 +95,7 @@ def test_what_was_written_is_printed_and_proved(path: Path) -> None:
         (
             "one was put in at the end",
             [
-                "INSERT INTO operation SELECT 9, at, who, command, '', '', key, digest, signature FROM operation WHERE id = 8"
+                "INSERT INTO operation SELECT 9, at, who, '', '', '', key, digest, signature FROM operation WHERE id = 8"
             ],
             "behind row 8: row 9",
         ),
