@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from aggregator.audit_cli import audit
 from aggregator.ledger_cli import backup, export, refold, restore, verify
 from aggregator.operating_cli import COMMANDS
 from aggregator.simulate.command import simulate
@@ -30,7 +31,7 @@ def aggregator() -> None:
     """The service beside the broker: takes updates, folds them, releases the model."""
 
 
-for each in (verify, backup, restore, export, refold, simulate, *COMMANDS):
+for each in (audit, verify, backup, restore, export, refold, simulate, *COMMANDS):
     aggregator.add_command(each)
 
 

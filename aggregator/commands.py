@@ -22,6 +22,7 @@ from fieldfold.control.server import Commands
 from fieldfold.errors import BundleError, ControlError, FieldfoldError
 from fieldfold.task.bundle import Bundle
 from fieldfold.wire.messages import MAX_COUNTER, Command
+from fieldfold.wire.topics import check_node_name
 
 log = logging.getLogger(__name__)
 COMMAND_TIMEOUT_S = 60.0
@@ -76,6 +77,7 @@ class Desk:
             "roll_back": self.roll_back,
             "exclude": self.exclude,
             "readmit": self.readmit,
+            "revoke": self.revoke,
             "backup": self.back_up,
             "verify": self.verify,
         }
@@ -142,22 +144,31 @@ class Desk:
         """Takes a node's updates again."""
         return self._set_excluded(asks, node, excluded=False)
 
+    def revoke(self, asks: str, node: str) -> str:
+        """Notes that a node was revoked at the broker, and refuses what it sent before and comes later."""
+        name = check_node_name(str(node)[:80])
+        said = f"{name} was revoked at the broker: nothing of it is taken any more"
+        self.ask(lambda: self._write_down(asks, "revoke", name, said, excluded=True))
+        log.warning("%s asks: %s", asks, said)
+        return said
+
+    def _write_down(self, asks: str, command: str, node: str, said: str, *, excluded: bool) -> None:
+        with self._ledger.transaction():
+            if excluded:
+                self._ledger.exclude(node, asks)
+            else:
+                self._ledger.readmit(node)
+            self._ledger.put_operation(asks, command, node, said)
+        self._reception.excluded = self._ledger.excluded()
+
     def _set_excluded(self, asks: str, node: str, *, excluded: bool) -> str:
         self._require_known(node)
         if (node in self._reception.excluded) is excluded:
             return f"{node} is {'excluded already' if excluded else 'not excluded'}"
         said = f"nothing of {node} is taken any more" if excluded else f"{node} counts again"
 
-        def work() -> None:
-            with self._ledger.transaction():
-                if excluded:
-                    self._ledger.exclude(node, asks)
-                else:
-                    self._ledger.readmit(node)
-                self._ledger.put_operation(asks, "exclude" if excluded else "readmit", node, said)
-            self._reception.excluded = self._ledger.excluded()
-
-        self.ask(work)
+        command = "exclude" if excluded else "readmit"
+        self.ask(lambda: self._write_down(asks, command, node, said, excluded=excluded))
         log.warning("%s asks: %s", asks, said)
         return said
 

@@ -75,6 +75,8 @@ class NodeView(msgspec.Struct, frozen=True):
     Attributes:
         presence: what the node says of itself.
         pace_s: usual time between two of its accepted updates; None before the second since the program's start.
+        staleness: of its newest accepted update, in versions; None before the first since the program's start.
+        norm: usual length of its accepted updates; None likewise.
         excluded_by: who has excluded it; empty where nobody has.
     """
 
@@ -87,6 +89,8 @@ class NodeView(msgspec.Struct, frozen=True):
     last_reason: str
     pace_s: float | None
     excluded_by: str
+    staleness: int | None = None
+    norm: float | None = None
 
 
 class AggregatorStatus(msgspec.Struct, frozen=True):

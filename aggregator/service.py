@@ -21,6 +21,7 @@ from aggregator.lease.tenancy import Tenancy
 from aggregator.ledger.ledger import Ledger
 from aggregator.ledger.records import Decision
 from aggregator.ledger.retention import Retention
+from aggregator.ledger.seal import Seal
 from aggregator.publisher import Publisher
 from aggregator.reception import Reception
 from aggregator.records import AggregatorStatus
@@ -73,6 +74,7 @@ class Service:
         self._config, self._base = config, base
         self._topics = Topics(config.federation)
         self._ledger = Ledger(base / config.state_dir / LEDGER_FILE, config.federation)
+        self._ledger.seal = Seal(base / config.state_dir)
         self._tally = Tally(self._ledger.counts())
         # What is published, and as far back as an update may have been trained from.
         deltas_kept = max(2 * config.release.snapshot_every, config.verify.max_staleness + 1)

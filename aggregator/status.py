@@ -16,7 +16,8 @@ from fieldfold.wire.messages import AggregatorPresence, NodePresence
 
 BYTES_PER_PARAMETER = 4
 RECENT_STALENESS = 10_000
-PACE_GAIN = 0.2
+GAIN = 0.2
+"""Of the newest value in what is usual."""
 
 
 class NodeTally:
@@ -30,15 +31,17 @@ class NodeTally:
         self.last_update: float | None = None
         self.last_accepted: float | None = None
         self.pace_s: float | None = None
+        self.staleness: int | None = None
+        self.norm: float | None = None
         self.last_reason = ""
         self.presence: NodePresence | None = None
 
-    def moved(self, now: float) -> None:
+    def moved(self, now: float, staleness: int, norm: float) -> None:
         """An update of it was accepted."""
         if self.last_accepted is not None:
-            since_s = now - self.last_accepted
-            self.pace_s = since_s if self.pace_s is None else self.pace_s + PACE_GAIN * (since_s - self.pace_s)
+            self.pace_s = _usual(self.pace_s, now - self.last_accepted)
         self.last_accepted = now
+        self.staleness, self.norm = staleness, _usual(self.norm, norm)
 
     def view(self, node: str, excluded_by: str) -> NodeView:
         """A frozen copy."""
@@ -53,7 +56,14 @@ class NodeTally:
             self.last_reason,
             self.pace_s,
             excluded_by,
+            self.staleness,
+            self.norm,
         )
+
+
+def _usual(before: float | None, now: float) -> float:
+    """A mean that follows what is new."""
+    return now if before is None else before + GAIN * (now - before)
 
 
 class Tally:
@@ -90,7 +100,7 @@ class Tally:
         mine.last_update = time.monotonic()
         if decision.accepted:
             mine.accepted += 1
-            mine.moved(mine.last_update)
+            mine.moved(mine.last_update, decision.staleness, decision.norm)
             mine.parameters += decision.num_params
             mine.last_reason = ""
             self.staleness.append(decision.staleness)

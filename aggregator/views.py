@@ -9,7 +9,8 @@ import msgspec
 
 from aggregator.federation import Federation
 from aggregator.ledger.ledger import Ledger
-from aggregator.ledger.records import Operation
+from aggregator.ledger.records import AuditView, Operation
+from aggregator.ledger.seal import PUBLIC_FILE
 from aggregator.records import Released, Taken
 from fieldfold.errors import ControlError
 
@@ -35,6 +36,7 @@ class Views:
             "decisions": self.decisions,
             "rejections": self.rejections,
             "operations": self.operations,
+            "audit": self.audit,
         }
 
     def versions(self) -> list[Released]:
@@ -71,6 +73,14 @@ class Views:
         """What people asked for, newest first."""
         with self._ledger.turn:
             return self._ledger.operations()
+
+    def audit(self, after: int = 0) -> AuditView:
+        """What people asked for, behind the row `after`, with its place in the chain; the oldest first."""
+        if not isinstance(after, int):
+            raise ControlError("after: expected a whole number")
+        with self._ledger.turn:
+            key = str(self._ledger.path.resolve().parent / PUBLIC_FILE)
+            return AuditView(self._ledger.name, self._ledger.operations_end(), key, self._ledger.sealed(after))
 
     @property
     def _task(self) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import statistics
 import subprocess
 import sys
@@ -33,13 +34,16 @@ ROOMS = {"d": "Data", "t": "Training", "m": "Model", "n": "Network", "l": "Log",
 KEY_ROUNDS, STARTS = 25, 5
 WINDOW_S, WINDOWS = 5.0, 8
 IDLE_S = 20.0
-STATUSES_PER_S = 1000
+STATUSES_PER_S, ASK_EVERY_S = 1000, 0.005
+STATUS_REQUEST = b'{"ask":"status"}\n'
+STEPS_PER_UPDATE = 1000
 HALL, HOUR_LOOKS, FAST_LOOK_S = 2000, 3600, 0.02
 WANTED = {
     "key_median_ms": 100,
     "key_p99_ms": 250,
     "first_paint_s": 1.5,
     "attached_slower_cpu_percent": 1,
+    "asked_often_slower_cpu_percent": 1,
     "idle_bytes_per_s": 1000,
     "idle_cpu_percent": 2,
     "sort_ms": 200,
@@ -94,24 +98,37 @@ def steps(fleet: Fleet, seconds: float) -> tuple[float, float]:
 
 @contextlib.contextmanager
 def asked_often(fleet: Fleet) -> Iterator[None]:
-    """STATUSES_PER_S statuses a second are asked for meanwhile."""
+    """STATUSES_PER_S statuses a second are asked for meanwhile, and all of them are answered."""
     ended = threading.Event()
+    asked, answered = 0, 0
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.connect(str(fleet.socket(NODE)))
 
-    def ask() -> None:
-        with ControlClient(fleet.socket(NODE)) as client:
-            begun, asked = time.monotonic(), 0
-            while not ended.is_set():
-                client.status()
-                asked += 1
-                time.sleep(max(0.0, begun + asked / STATUSES_PER_S - time.monotonic()))
+        def ask() -> None:
+            nonlocal asked
+            begun = time.monotonic()
+            while not ended.wait(ASK_EVERY_S):
+                due = int(STATUSES_PER_S * (time.monotonic() - begun)) - asked
+                client.sendall(STATUS_REQUEST * due)
+                asked += due
 
-    thread = threading.Thread(target=ask)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
+        def count() -> None:
+            nonlocal answered
+            while received := client.recv(1 << 20):
+                answered += received.count(b"\n")
+
+        threads = [threading.Thread(target=each) for each in (ask, count)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            threads[0].join()
+            client.shutdown(socket.SHUT_WR)
+            threads[1].join()
+    if answered != asked:
+        raise RuntimeError(f"{asked} were asked for and {answered} answered")
 
 
 @contextlib.contextmanager
@@ -170,21 +187,21 @@ def measure_idle(fleet: Fleet) -> dict[str, float]:
 def hall() -> Iterator[Path]:
     """A process that answers as an aggregator of many nodes; gives its socket."""
     with tempfile.TemporaryDirectory(prefix="fieldfold-") as folder:
-        socket = Path(folder) / "aggregator.sock"
-        process = subprocess.Popen([sys.executable, "-m", "benchmarks.screens.hall", str(socket), str(HALL)])
+        path = Path(folder) / "aggregator.sock"
+        process = subprocess.Popen([sys.executable, "-m", "benchmarks.screens.hall", str(path), str(HALL)])
         try:
-            while not answers(socket):
+            while not answers(path):
                 time.sleep(0.05)
-            yield socket
+            yield path
         finally:
             process.terminate()
             process.wait()
 
 
-def answers(socket: Path) -> bool:
+def answers(path: Path) -> bool:
     """Whether somebody listens there."""
     try:
-        ControlClient(socket).close()
+        ControlClient(path).close()
     except ControlError:
         return False
     return True
@@ -193,8 +210,8 @@ def answers(socket: Path) -> bool:
 def measure_table() -> dict[str, float]:
     """Milliseconds to sort and to filter the fleet's table, median; and the app's memory over an hour of looks."""
     found: dict[str, float] = {}
-    with hall() as socket:
-        with Terminal([sys.executable, "-m", "fieldfold", "aggregator", "tui", "--socket", str(socket)]) as terminal:
+    with hall() as path:
+        with Terminal([sys.executable, "-m", "fieldfold", "aggregator", "tui", "--socket", str(path)]) as terminal:
             terminal.reads("press-0001")
             terminal.settle_for(1.0)
             sorted_in = []
@@ -210,13 +227,13 @@ def measure_table() -> dict[str, float]:
                 terminal.press("\x1b", "")
                 terminal.settle_for(0.7)
             found["filter_ms"] = statistics.median(filtered)
-        found |= measure_memory(socket)
+        found |= measure_memory(path)
     return found
 
 
-def measure_memory(socket: Path) -> dict[str, float]:
+def measure_memory(path: Path) -> dict[str, float]:
     """Megabytes of the fleet's app after a sixth of an hour of looks, and after the hour."""
-    with Terminal([sys.executable, "-c", FAST_LOOKS, str(socket)]) as terminal, ControlClient(socket) as client:
+    with Terminal([sys.executable, "-c", FAST_LOOKS, str(path)]) as terminal, ControlClient(path) as client:
         terminal.reads("press-0001")
         begun = client.view("looks")
         found = {}
@@ -231,7 +248,7 @@ def main() -> None:
     """Prints the table and the JSON line."""
     found: dict[str, float] = {}
     engines = {NODE: partition(demo.PARTITION_SEED)[NODE]}
-    with Fleet(RUN_FOLDER, demo.BUNDLE, engines, {NODE: 0.0}, fold=FOLD) as fleet:
+    with Fleet(RUN_FOLDER, demo.BUNDLE, engines, {NODE: 0.0}, fold=FOLD, steps_per_update=STEPS_PER_UPDATE) as fleet:
         fleet.start_broker()
         fleet.start_aggregator()
         fleet.start_node(NODE)

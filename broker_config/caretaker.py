@@ -19,10 +19,13 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TextIO
 
+import msgspec
+
 from broker_config.enrolment import decide
 from broker_config.folder import PRIVATE_FOLDER, PUBLIC_FILE, BrokerFolder, replace_file
 from broker_config.members import Members, changing, read_members, write_members
 from broker_config.mosquitto import Listener
+from broker_config.renew import certificate_for, renew
 from broker_config.sessions import Sessions
 from fieldfold.errors import FieldfoldError
 from fieldfold.link.endpoint import resolve
@@ -30,15 +33,19 @@ from fieldfold.link.mqtt import MqttLink
 from fieldfold.link.session import Link, LinkConfig, Received, Refused
 from fieldfold.link.takeover import end_session
 from fieldfold.trust.invitation import EnrolmentRequest, parse, seal
-from fieldfold.wire.topics import ROOT
+from fieldfold.trust.renewal import RenewalAnswer, RenewalRequest
+from fieldfold.wire.topics import ROOT, check_node_name
 
 LOOK_EVERY_S = 0.5
 RELOAD_S = 0.5
 """Mosquitto looks at its signals ten times a second, and says nothing of it in the log."""
 ONE_REQUEST_IN_S = 0.5
-"""Of one invitation: each request reads the books, and an honest gateway asks once a second."""
+"""Of one invitation or node: each request reads the books, and an honest gateway asks once a second."""
+RENEW_EVERY_S = 86_400.0
 
+_LAST_DAY_S = 253_370_764_800  # the year 9999, behind which there are no dates
 _ANY_REQUEST = f"{ROOT}/+/enrol/+/request"
+_ANY_RENEWAL = f"{ROOT}/+/node/+/renewal"
 
 
 def start_beside(folder: BrokerFolder, listener: Listener) -> None:
@@ -80,6 +87,7 @@ class Caretaker:
         self._known: Members = Members()
         self._heard_s: dict[str, float] = {}
         self._complaint = ""
+        self._renew_at_s = time.monotonic()
 
     def run(self, log: TextIO) -> None:
         """Serves until the log ends."""
@@ -89,6 +97,7 @@ class Caretaker:
             self._known = read_members(self._folder)
         link: Link = MqttLink(self._config, client_id="fieldfold-broker", base=self._folder.root)
         link.subscribe(_ANY_REQUEST, queued=False)
+        link.subscribe(_ANY_RENEWAL, queued=False)
         with self._said_on_error():
             link.start()
         while not ended.is_set():
@@ -97,23 +106,47 @@ class Caretaker:
                 with self._said_on_error():
                     if isinstance(event, Received):
                         link.ack(event)
-                        self._answer(link, event)
+                        self._hear(link, event)
                     elif isinstance(event, Refused):
                         self._say(f"{event.reason}; {event.hint}")
             with self._said_on_error():
                 self._look()
+                self._renew_own()
         link.stop()
 
-    # -- enrolment --
+    # -- enrolment and renewal --
 
-    def _answer(self, link: Link, received: Received) -> None:
-        _, federation, _, identifier, _ = received.topic.split("/")
-        now_s = time.monotonic()
-        if now_s < self._heard_s.get(identifier, -math.inf) + ONE_REQUEST_IN_S:
+    def _hear(self, link: Link, received: Received) -> None:
+        now_s, topic = time.monotonic(), received.topic
+        if now_s < self._heard_s.get(topic, -math.inf) + ONE_REQUEST_IN_S:
             return  # the gateway asks again
-        # The access rules let an invitation ask under its own id only, so that these are no more than there are.
+        # The access rules let each ask under its own name only, so that these are no more than there are.
         self._heard_s = {each: at_s for each, at_s in self._heard_s.items() if now_s < at_s + ONE_REQUEST_IN_S}
-        self._heard_s[identifier] = now_s
+        self._heard_s[topic] = now_s
+        _, federation, kind, name, _ = topic.split("/")
+        if kind == "enrol":
+            self._enrol(link, received, federation, name)
+        else:
+            self._renew(link, received, name)
+
+    def _renew(self, link: Link, received: Received, node: str) -> None:
+        request = parse(received.payload, RenewalRequest)
+        now = datetime.now(UTC)
+        with changing(self._folder.root) as (folder, authority):
+            pem = certificate_for(folder, authority, check_node_name(node), now)
+        if pem is not None:
+            self._say(f"{node}: asks to renew the certificate that ends on {_day(request.expires_s)}")
+            answer = msgspec.json.encode(RenewalAnswer(certificate=pem))
+            link.publish(received.topic.removesuffix("renewal") + "certificate", answer)
+
+    def _renew_own(self) -> None:
+        """What lies beside the broker; its programs read it when they connect next."""
+        if time.monotonic() >= self._renew_at_s:
+            self._renew_at_s = time.monotonic() + RENEW_EVERY_S
+            for name in renew(self._folder.root):
+                self._say(f"{name}: its certificate was renewed")
+
+    def _enrol(self, link: Link, received: Received, federation: str, identifier: str) -> None:
         request = parse(received.payload, EnrolmentRequest)
         now = datetime.now(UTC)
         with changing(self._folder.root) as (folder, authority):
@@ -188,6 +221,10 @@ class Caretaker:
         if words != self._complaint:
             self._complaint = words
             self._say(words)
+
+
+def _day(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(min(seconds, _LAST_DAY_S), UTC):%Y-%m-%d}"
 
 
 def _link_config(folder: BrokerFolder, listener: Listener) -> LinkConfig:

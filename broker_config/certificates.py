@@ -79,9 +79,15 @@ def issue_invitation(authority: KeyPair, name: str, now: datetime, lifetime: tim
     return KeyPair(_sign_leaf(authority, _Leaf(key.public_key(), name, lifetime=lifetime), now), key)
 
 
-def sign_for(authority: KeyPair, public_key: ec.EllipticCurvePublicKey, name: str, now: datetime) -> x509.Certificate:
+def sign_for(
+    authority: KeyPair,
+    public_key: ec.EllipticCurvePublicKey,
+    name: str,
+    now: datetime,
+    lifetime: timedelta = LEAF_LIFETIME,
+) -> x509.Certificate:
     """The certificate by which whoever holds the private half of `public_key` is known as `name`."""
-    return _sign_leaf(authority, _Leaf(public_key, name), now)
+    return _sign_leaf(authority, _Leaf(public_key, name, lifetime=lifetime), now)
 
 
 def revocation_list(authority: KeyPair, revoked: Mapping[int, datetime], now: datetime) -> bytes:

@@ -11,7 +11,7 @@ import click
 from broker_config.embedded import DEFAULT_PORT as EMBEDDED_PORT
 from broker_config.embedded import WARNING, run_embedded
 from broker_config.folder import BrokerFolder, existing_folder
-from broker_config.members_cli import doctor, invite, list_members, renew, revoke
+from broker_config.members_cli import doctor, export, invitation_for, invite, list_members, renew, revoke
 from broker_config.mosquitto import command_line, find_mosquitto, listeners
 from broker_config.ports import require_free
 from fieldfold.errors import ConfigError
@@ -29,19 +29,31 @@ def broker() -> None:
 @click.argument("folder", metavar="DIR", type=_FOLDER)
 @click.option("--host", "hosts", multiple=True, metavar="NAME_OR_IP", help="How gateways reach the broker.")
 @click.option("--port", type=_PORT, help="Where it listens.  [default: 8883]")
-@click.option("--node", "nodes", multiple=True, metavar="NAME", help="A gateway that gets an identity.")
-def init(folder: Path, hosts: tuple[str, ...], port: int | None, nodes: tuple[str, ...]) -> None:
-    """Write certificates, mosquitto.conf and access rules into DIR.
+@click.option("--federation", metavar="NAME", help="Of the aggregator beside the broker.  [default: plant]")
+@click.option("--invite", "invited", multiple=True, metavar="NAME", help="A gateway for which to print a code.")
+@click.option("--node", "nodes", multiple=True, metavar="NAME", help="A gateway whose key is made here, to copy.")
+def init(  # noqa: PLR0913, PLR0917 - one parameter an option
+    folder: Path,
+    hosts: tuple[str, ...],
+    port: int | None,
+    federation: str | None,
+    invited: tuple[str, ...],
+    nodes: tuple[str, ...],
+) -> None:
+    """Write certificates, mosquitto.conf, access rules and aggregator.toml into DIR.
 
-    Say it again with more --node or --host whenever you like: what is there is kept, keys above all.
+    Say it again with more --host, --invite or --node whenever you like: what is there is kept, keys above all.
     Without --host the broker can be reached from this machine only.
     """
     # Imported here: only this command needs cryptography, a gateway's environment does without.
     from broker_config.initialise import initialise  # noqa: PLC0415
 
-    for step in initialise(folder, hosts=hosts, port=port, nodes=nodes):
+    for step in initialise(folder, hosts=hosts, port=port, nodes=nodes, federation=federation):
         click.echo(f"{_below(folder, step.path)}  {step.outcome}")
     click.echo(f"\nNext: fieldfold broker run {shlex.quote(str(folder))}")
+    click.echo(f"      fieldfold aggregator run --config {shlex.quote(str(folder / 'aggregator.toml'))}")
+    for name in invited:
+        click.echo(invitation_for(name, folder))
 
 
 @broker.command()
@@ -85,5 +97,5 @@ def _below(folder: Path, path: Path) -> str:
     return str(folder / path.relative_to(folder.absolute()))
 
 
-for command in (invite, revoke, list_members, renew, doctor):
+for command in (invite, revoke, list_members, renew, doctor, export):
     broker.add_command(command)

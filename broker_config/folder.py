@@ -65,6 +65,11 @@ class BrokerFolder:
         return self.root / "mosquitto.conf"
 
     @property
+    def aggregator_configuration(self) -> Path:
+        """The configuration of the aggregator beside the broker; it names the federation."""
+        return self.root / "aggregator.toml"
+
+    @property
     def acl(self) -> Path:
         """Who may say and hear what."""
         return self.root / "acl"

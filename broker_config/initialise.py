@@ -10,6 +10,8 @@ from pathlib import Path
 
 import msgspec
 
+from broker_config import federation as beside
+from broker_config.acl import standing_rules
 from broker_config.certificates import (
     ALWAYS_NAMED,
     KeyPair,
@@ -32,9 +34,9 @@ from broker_config.folder import (
     write_new,
 )
 from broker_config.members import read_members, write_members
-from broker_config.mosquitto import ACL, Listener, configuration, listeners, with_listener, with_revocation_list
+from broker_config.mosquitto import Listener, configuration, listeners, with_listener, with_revocation_list
 from fieldfold.errors import ConfigError
-from fieldfold.wire.topics import check_node_name
+from fieldfold.wire.topics import Topics, check_node_name
 
 DEFAULT_PORT = 8883
 STANDING_IDENTITIES = ("aggregator", "observer", "broker")
@@ -49,9 +51,14 @@ class Step:
 
 
 def initialise(
-    root: Path, *, hosts: Sequence[str] = (), port: int | None = None, nodes: Sequence[str] = ()
+    root: Path,
+    *,
+    hosts: Sequence[str] = (),
+    port: int | None = None,
+    nodes: Sequence[str] = (),
+    federation: str | None = None,
 ) -> list[Step]:
-    """Writes what `root` lacks: authority, server certificate, identities, mosquitto.conf, ACL, data folder.
+    """Writes what `root` lacks: authority, server certificate, identities, mosquitto.conf, ACL, aggregator.toml.
 
     Args:
         root: made when it does not exist.
@@ -59,6 +66,7 @@ def initialise(
             opens the listener to the network; without any it is bound to 127.0.0.1.
         port: of the listener; when None 8883, or what it was.
         nodes: who else gets an identity.
+        federation: of the aggregator beside the broker; when None plant, or what it was.
 
     Returns:
         what was written or left alone, in the order in which it lies in the folder.
@@ -69,6 +77,7 @@ def initialise(
     hosts = [check_host(host) for host in hosts]
     nodes = [check_node_name(node) for node in nodes]
     now = datetime.now(UTC)
+    Topics(federation or beside.DEFAULT_FEDERATION)
     with opened_for_writing(root) as folder:
         authority, steps = _authority(folder, now)
         steps.append(_server(folder, authority, hosts, now))
@@ -76,6 +85,7 @@ def initialise(
         steps.append(_configuration(folder, hosts, port))
         steps.append(_acl(folder))
         steps.append(_revocation_list(folder, authority, now))
+        steps.append(_aggregator(folder, federation, root))
         folder.data.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
     return steps
 
@@ -142,11 +152,28 @@ def _configuration(folder: BrokerFolder, hosts: Sequence[str], port: int | None)
     return Step(path, f"now port {listener.port} on {listener.address or 'every address'}; restart the broker")
 
 
+def _aggregator(folder: BrokerFolder, federation: str | None, root: Path) -> Step:
+    path = folder.aggregator_configuration
+    found = listeners(folder.configuration.read_text(encoding="utf-8"))
+    port = found[0].port if found else DEFAULT_PORT
+    if not path.exists():
+        name = federation or beside.DEFAULT_FEDERATION
+        replace_file(path, beside.configuration(name, port).encode(), PUBLIC_FILE)
+        return Step(path, f"written; the federation is {name}")
+    if federation is not None:
+        beside.require_same(folder, federation, root)
+    text = path.read_text(encoding="utf-8")
+    if beside.with_port(text, port) == text:
+        return Step(path, "kept")
+    replace_file(path, beside.with_port(text, port).encode(), PUBLIC_FILE)
+    return Step(path, f"now port {port}; restart the aggregator")
+
+
 def _acl(folder: BrokerFolder) -> Step:
     if folder.acl.exists():
         return Step(folder.acl, "kept")
     # Mosquitto 2.1 asks that nobody else may read it.
-    replace_file(folder.acl, ACL.encode(), PRIVATE_FILE)
+    replace_file(folder.acl, standing_rules().encode(), PRIVATE_FILE)
     return Step(folder.acl, "written")
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from broker_config.certificates import issue_invitation, read_certificate, server_hosts
+from broker_config.federation import federation_of
 from broker_config.folder import BrokerFolder
 from broker_config.members import OpenInvitation, changing, read_members, serials_of, write_members
 from broker_config.mosquitto import listeners
@@ -47,12 +48,12 @@ class Guest:
 
     Attributes:
         node: the name that the gateway will bear.
-        federation: the one it joins.
+        federation: the one it joins; None takes that of the aggregator beside the broker.
         host: how the gateway reaches the broker; None takes the first name in the broker's certificate.
     """
 
     node: str
-    federation: str
+    federation: str | None = None
     host: str | None = None
 
 
@@ -69,9 +70,10 @@ def invite(root: Path, guest: Guest, lifetime: timedelta, *, again: bool = False
         ConfigError: a name that is not allowed or taken, or a folder that is not fit.
     """
     node = check_node_name(guest.node)
-    Topics(guest.federation)
     now = datetime.now(UTC)
     with changing(root) as (folder, authority):
+        federation = federation_of(folder) if guest.federation is None else guest.federation
+        Topics(federation)
         members = read_members(folder).without_expired(now.timestamp())
         held = serials_of(folder, members, node)
         if held and not again:
@@ -88,7 +90,7 @@ def invite(root: Path, guest: Guest, lifetime: timedelta, *, again: bool = False
             Invitation(
                 id=identifier,
                 node=node,
-                federation=guest.federation,
+                federation=federation,
                 url=_url(folder, guest.host),
                 expires_s=expires_s,
                 ca=authority.certificate.public_bytes(Encoding.DER),
@@ -99,7 +101,7 @@ def invite(root: Path, guest: Guest, lifetime: timedelta, *, again: bool = False
         given = OpenInvitation(
             id=identifier,
             node=node,
-            federation=guest.federation,
+            federation=federation,
             expires_s=expires_s,
             serial=f"{pair.certificate.serial_number:x}",
             secret=shared_secret(key).hex(),

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import msgspec
 
+from broker_config.acl import patterns, user
 from broker_config.certificates import KeyPair, read_certificate, read_key_pair, revocation_list
 from broker_config.folder import PRIVATE_FILE, PUBLIC_FILE, BrokerFolder, opened_for_writing, replace_file
+from broker_config.rights import CARETAKER, RENEWAL
 from fieldfold.errors import ConfigError
 from fieldfold.trust.invitation import USER_PREFIX, InvitationId
 from fieldfold.wire.messages import Name
@@ -22,16 +24,6 @@ from fieldfold.wire.topics import Topics
 GENERATED = (
     "# -- From here on written by fieldfold: invitations and who was revoked. What stands above is yours. --\n"
 )
-
-_CARETAKER_RULES = """
-# The broker's caretaker (beside Mosquitto) answers who was invited.
-user broker
-topic deny fieldfold/+/node/broker/#
-topic deny fieldfold/+/model/#
-topic deny fieldfold/+/task/#
-topic read fieldfold/+/enrol/+/request
-topic write fieldfold/+/enrol/+/answer
-"""
 
 
 class OpenInvitation(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,9 +152,8 @@ def write_members(folder: BrokerFolder, authority: KeyPair, members: Members, no
 def with_members(acl: str, members: Members) -> str:
     """The access rules with their end written anew; what a person wrote above it stays."""
     own = acl.partition(GENERATED)[0].rstrip("\n")
-    return "".join(
-        (f"{own}\n\n{GENERATED}", _CARETAKER_RULES, *map(_invited, members.invitations), *map(_out, members.out))
-    )
+    rules = f"{patterns(RENEWAL)}\n{user(CARETAKER)}"
+    return "".join((f"{own}\n\n{GENERATED}\n{rules}", *map(_invited, members.invitations), *map(_out, members.out)))
 
 
 def serials_of(folder: BrokerFolder, members: Members, name: str) -> tuple[str, ...]:

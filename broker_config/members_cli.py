@@ -1,4 +1,4 @@
-"""`fieldfold broker invite, revoke, list, renew`: who may connect."""
+"""`fieldfold broker invite, revoke, list, renew, doctor, export`: who may connect, and what each may do."""
 
 from __future__ import annotations
 
@@ -9,9 +9,16 @@ from pathlib import Path
 
 import click
 
+from broker_config.export import EXPORTS
+from broker_config.federation import federation_of
 from broker_config.folder import BrokerFolder, existing_folder
+from fieldfold.control.client import ControlClient
+from fieldfold.control.protocol import running_socket
+from fieldfold.errors import ControlError
 from fieldfold.findings import verdict
+from fieldfold.wire.topics import Topics
 
+LIFE = "24h"
 STANDARD_FOLDER = Path("/etc/fieldfold/broker")
 
 _DIR = click.Path(path_type=Path)
@@ -24,24 +31,44 @@ _FOLDER = click.option(
 
 
 @click.command()
-@click.argument("node", metavar="NODE")
-@click.option("--federation", default="plant", show_default=True, help="The one it joins, as in aggregator.toml.")
-@click.option("--expires", default="24h", show_default=True, metavar="TIME", help="30m, 24h, 7d: the code's life.")
+@click.argument("nodes", metavar="NODE...", nargs=-1, required=True)
+@click.option("--federation", metavar="NAME", help="The one to join.  [default: that of DIR/aggregator.toml]")
+@click.option("--expires", default=LIFE, show_default=True, metavar="TIME", help="30m, 24h, 7d: the code's life.")
 @click.option("--host", metavar="NAME_OR_IP", help="How the gateway reaches the broker.")
 @click.option("--again", is_flag=True, help="NODE has a certificate; it ends when the new one is signed.")
 @_FOLDER
 def invite(  # noqa: PLR0913 - one parameter an option
-    node: str, federation: str, expires: str, host: str | None, folder: Path | None, *, again: bool
+    nodes: tuple[str, ...],
+    federation: str | None,
+    expires: str,
+    host: str | None,
+    folder: Path | None,
+    *,
+    again: bool,
 ) -> None:
-    """Print a code with which one gateway enrols once, as NODE.
+    """Print a code with which one gateway enrols once, as NODE; of several, a line each: NODE CODE.
 
     The code is as good as a key until it is used: send it over a channel that you trust.
     """
     from broker_config import invite as room  # noqa: PLC0415 - only these commands need cryptography
+    from broker_config.members import read_members  # noqa: PLC0415
 
-    guest = room.Guest(node, federation, host)
-    click.echo(room.invite(chosen(folder), guest, room.duration(expires), again=again))
-    click.echo(f"\nOn {node}, within {expires}: fieldfold node enroll CODE", err=True)
+    root, lifetime = chosen(folder), room.duration(expires)
+    former = set(nodes) & set(read_members(existing_folder(root)).out)
+    for node in nodes:
+        code = room.invite(root, room.Guest(node, federation, host), lifetime, again=again)
+        click.echo(code if len(nodes) == 1 else f"{node} {code}")
+    click.echo(f"\nOn {', '.join(nodes)}, within {expires}: fieldfold node enroll CODE --run", err=True)
+    for node in sorted(former):
+        click.echo(f"{node} was revoked; when it has joined: fieldfold aggregator readmit {node}", err=True)
+
+
+def invitation_for(node: str, root: Path) -> str:
+    """What `fieldfold broker init --invite` says to do on a gateway."""
+    from broker_config import invite as room  # noqa: PLC0415 - see above
+
+    code = room.invite(root, room.Guest(node), room.duration(LIFE))
+    return f"\nOn {node}, within {LIFE}: fieldfold node enroll {code} --run"
 
 
 @click.command()
@@ -56,6 +83,17 @@ def revoke(name: str, folder: Path | None) -> None:
     click.echo(
         "A broker that `fieldfold broker run` started ends its sessions now; another one needs SIGHUP and a restart."
     )
+    if name not in room.REVOCABLE_STANDING:
+        click.echo(_told_the_aggregator(name))
+
+
+def _told_the_aggregator(node: str) -> str:
+    """The aggregator beside the broker writes it into its ledger, and takes nothing more of the node."""
+    try:
+        with ControlClient(running_socket("aggregator")) as client:
+            return f"The aggregator: {client.command('revoke', node=node)}"
+    except ControlError as error:
+        return f"The aggregator does not know of it ({error}). Where it runs: fieldfold aggregator exclude {node}"
 
 
 @click.command("list")
@@ -108,6 +146,17 @@ def doctor(folder: Path | None) -> None:
     from broker_config.doctor import examine  # noqa: PLC0415 - see invite
 
     sys.exit(verdict(examine(chosen(folder)), click.echo))
+
+
+@click.command()
+@click.argument("folder", metavar="[DIR]", type=_DIR, required=False)
+@click.option("--for", "broker", type=click.Choice(list(EXPORTS)), required=True, help="Which broker.")
+@click.option("--federation", metavar="NAME", help="Whose.  [default: that of DIR/aggregator.toml]")
+def export(folder: Path | None, broker: str, federation: str | None) -> None:
+    """Print the access rules, and what else differs, in the words of another broker than Mosquitto."""
+    name = federation_of(existing_folder(chosen(folder))) if federation is None else federation
+    Topics(name)
+    click.echo(EXPORTS[broker](name), nl=False)
 
 
 def chosen(folder: Path | None) -> Path:

@@ -71,42 +71,6 @@ require_certificate true
 use_identity_as_username true
 """
 
-ACL = """\
-# Who may say and hear what. %u is the certificate's common name; + stands for any federation of this broker.
-# Mosquitto warns at start of the three patterns without %u: they are meant, every identity may read these topics.
-
-# A node writes its own topics, hears what is for it, and reads what is released.
-pattern write fieldfold/+/node/%u/update
-pattern write fieldfold/+/node/%u/status
-pattern write fieldfold/+/node/%u/statistics
-pattern read fieldfold/+/node/%u/receipt
-pattern read fieldfold/+/node/%u/command
-pattern read fieldfold/+/model/#
-pattern read fieldfold/+/task/#
-pattern read fieldfold/+/aggregator/status
-
-# The aggregator hears everything, releases, answers, and clears the status of a node that is gone.
-user aggregator
-topic deny fieldfold/+/node/aggregator/#
-topic read fieldfold/#
-topic write fieldfold/+/model/#
-topic write fieldfold/+/task/#
-topic write fieldfold/+/aggregator/status
-topic write fieldfold/+/node/+/receipt
-topic write fieldfold/+/node/+/command
-topic write fieldfold/+/node/+/status
-
-# The observer is for dashboards: statuses, receipts and manifests; not the model itself, and it writes nothing.
-user observer
-topic deny fieldfold/+/node/observer/#
-topic deny fieldfold/+/model/snapshot/#
-topic deny fieldfold/+/model/delta/#
-topic deny fieldfold/+/model/live/#
-topic deny fieldfold/+/task/bundle/#
-topic read fieldfold/+/node/+/status
-topic read fieldfold/+/node/+/receipt
-"""
-
 
 @dataclass(frozen=True)
 class Listener:

@@ -25,6 +25,7 @@ from node_app.adopt import Served
 from node_app.config import NodeConfig
 from node_app.follow import Model
 from node_app.freshness import Freshness
+from node_app.left_out import share_left_out
 from node_app.records import Sample
 from node_app.serving import Serving
 from node_app.store import Parcel, Store, StoredVector
@@ -46,6 +47,7 @@ class Bench:
         adopted: the newest model that was evaluated here.
         found: how it did on the validation windows; None where there are none.
         serving: which model predictions are made with.
+        left_out: what the codec left out of the newest update, as a share of what it was to carry.
 
     Raises:
         DataError: when the data is not what the task needs, or fills no batch.
@@ -66,6 +68,7 @@ class Bench:
         self._written: dict[str, Served] = {}
         self.run: str | None = None
         self.last_base: int | None = None
+        self.left_out = 0.0
         self._local = bundle.initial_local()
         self._attempts = 0
         self._sent_at = time.monotonic()
@@ -254,6 +257,7 @@ class Bench:
             payload=encoded.payload,
         )
         parcel = self._store.add_update(update, encoded)
+        self.left_out = share_left_out(encoded)
         self._local = result.local
         self._attempts = self._attempts + 1 if self.last_base == model.version else 1
         self.last_base, self._sent_at = model.version, time.monotonic()

@@ -138,7 +138,18 @@ def resume(socket: Path | None) -> None:
 @click.option("--data", default="data/*.csv", show_default=True, help="files to learn from, for the new node.toml")
 @click.option("--again", is_flag=True, help="replace the identity that is there")
 @click.option("--user", help="whose the identity becomes, when root enrols for a daemon of another user")
-def enroll(code: str, config_path: Path, data: str, user: str | None, *, again: bool) -> None:
+@click.option("--run", "then_run", is_flag=True, help="and run the node, as `fieldfold node run` does")
+@click.pass_context
+def enroll(  # noqa: PLR0913 - options
+    context: click.Context,
+    code: str,
+    config_path: Path,
+    data: str,
+    user: str | None,
+    *,
+    again: bool,
+    then_run: bool,
+) -> None:
     """Join with the CODE of `fieldfold broker invite`; without one it is read from standard input.
 
     The private key is made here and stays here; what comes back is a certificate for it.
@@ -146,6 +157,8 @@ def enroll(code: str, config_path: Path, data: str, user: str | None, *, again: 
     from node_app.enroll import enroll as join  # noqa: PLC0415 - only this command needs cryptography
     from node_app.enroll import give_to  # noqa: PLC0415
 
+    if then_run and user is not None:
+        raise click.UsageError("--run would run as this user; start the daemon as the other one")
     if code == "-":
         code = (
             click.prompt("Code", hide_input=True) if sys.stdin.isatty() else sys.stdin.read(MAX_CODE_CHARACTERS * 2)
@@ -156,7 +169,11 @@ def enroll(code: str, config_path: Path, data: str, user: str | None, *, again: 
         give_to(made.identity, user)
     click.echo(f"{made.identity}  {invitation.node} of {invitation.federation}, good until {made.expires:%Y-%m-%d}")
     click.echo(f"{config_path}  {'written' if made.wrote_configuration else 'kept'}")
-    click.echo(f"\nNext: fieldfold node run --config {shlex.quote(str(config_path))}")
+    if then_run:
+        sys.stdout.flush()
+        context.invoke(run, config_path=config_path)
+    else:
+        click.echo(f"\nNext: fieldfold node run --config {shlex.quote(str(config_path))}")
 
 
 @node.command()

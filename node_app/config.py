@@ -70,6 +70,8 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         federation: first part of every topic after `fieldfold/`.
         state_dir: where the node's database lies, relative to the file.
         control_socket: Unix socket for status and commands; empty for the default place.
+        renew_certificate: ask the caretaker beside the broker for the next certificate well before the present one
+            ends; false where the plant's own authority renews it.
     """
 
     name: str
@@ -78,6 +80,7 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     data: DataConfig
     state_dir: str = "/var/lib/fieldfold/node"
     control_socket: str = ""
+    renew_certificate: bool = True
     training: TrainingConfig = TrainingConfig()
     codec: CodecConfig = CodecConfig()
 

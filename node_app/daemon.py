@@ -13,6 +13,7 @@ import fieldfold
 from fieldfold.control.protocol import default_socket
 from fieldfold.control.server import ControlServer
 from fieldfold.errors import ConfigError, FieldfoldError, StoreDamagedError
+from fieldfold.link.endpoint import resolve
 from fieldfold.link.mqtt import MqttLink
 from fieldfold.link.outgoing import Outgoing
 from fieldfold.link.session import Connected, Disconnected, Link, Received, Refused, Will
@@ -32,11 +33,13 @@ from fieldfold.wire.topics import Topics
 from node_app.choices import Choices
 from node_app.config import NodeConfig
 from node_app.courier import Courier
+from node_app.day import Counts, Day
 from node_app.download import Download
 from node_app.learner import Learner
 from node_app.link_state import LinkState
 from node_app.machine import Machine
 from node_app.records import Drift
+from node_app.renewal import Renewal
 from node_app.status import NodeStatus, presence
 from node_app.store import Parcel, Store
 from node_app.views import Views, drift
@@ -72,6 +75,8 @@ class Daemon:
         self._courier = Courier(self._store, self._link, self._topics.update(config.name), self._is_fresh)
         self._learner = Learner(config, base, self._store, self._send_statistics, self._courier.wake)
         self._download = Download(self._link, self._topics, self._store, self._learner.give_task, self._learner.wake)
+        tls = resolve(config.broker, base).tls if config.renew_certificate else None
+        self._renewal = Renewal(tls, config.name, self._ask_to_renew)
         self._sums: FeatureSums | None = None
         self._sums_said_at = 0.0
         self._state = LinkState(config.broker.url)
@@ -81,6 +86,7 @@ class Daemon:
         self._started_at = time.monotonic()
         self._shown: tuple[float, object] = (0.0, "")
         self._machine = Machine()
+        self._day = Day(self._counts(), time.time())
         self._stopping = False
         socket = base / config.control_socket if config.control_socket else default_socket("node")
         choices = Choices(self._learner, base / config.state_dir).table()
@@ -176,6 +182,8 @@ class Daemon:
             self._take_receipt(read(Receipt, payload))
         elif topic == self._topics.command(self._config.name):
             self._take_command(read(Command, payload))
+        elif topic == self._topics.certificate(self._config.name):
+            self._renewal.take(payload)
         else:
             self._download.take(topic, payload)
 
@@ -228,11 +236,18 @@ class Daemon:
         now = time.monotonic()
         self._download.tick()
         self._state.tick(now)
+        self._day.look(self._counts(), time.time())
         if self._learner.pulse.is_live and self._courier.pulse.is_live:
             self._notifier.alive()
         if now - self._sums_said_at > STATISTICS_EVERY_S:
             self._repeat_statistics()
+        if self._link.is_up:
+            self._renewal.tick(now)
         self._show(now)
+
+    def _ask_to_renew(self, request: bytes) -> None:
+        self._link.subscribe(self._topics.certificate(self._config.name), queued=False)
+        self._outgoing.send(self._topics.renewal(self._config.name), request)
 
     # -- what is told ------------------------------------------------------------------------------------------------
 
@@ -273,11 +288,22 @@ class Daemon:
     def _trouble(self) -> str:
         return self._download.trouble or self._state.trouble
 
+    def _counts(self) -> Counts:
+        totals = self._store.totals()
+        return Counts(
+            accepted=totals.accepted,
+            rejected=totals.rejected,
+            bytes_up=self._outgoing.bytes_sent + self._courier.bytes_sent,
+            bytes_down=self._bytes_down,
+            float32=self._learner.progress.float32_up + self._download.float32_down,
+            reconnects=max(0, self._state.connections - 1),
+        )
+
     def status(self) -> NodeStatus:
         """A frozen picture; may be called from any thread."""
         progress, follower, bundle = self._learner.progress, self._download.follower, self._download.bundle
         model = follower.model if follower else None
-        totals, now = self._store.totals(), time.monotonic()
+        counts, now = self._counts(), time.monotonic()
         rests = progress.state == "waiting for a newer version" and progress.rests_until
         return NodeStatus(
             node=self._config.name,
@@ -307,16 +333,19 @@ class Daemon:
             steps=progress.steps,
             steps_per_s=progress.steps_per_s,
             next_run_s=max(0.0, progress.rests_until - now) if rests else None,
-            accepted=totals.accepted,
-            rejected=totals.rejected,
+            accepted=counts.accepted,
+            rejected=counts.rejected,
             last_receipt=self._last_receipt,
             outbox=self._courier.waiting,
             last_update_bytes=progress.last_update_bytes,
-            bytes_up=self._outgoing.bytes_sent + self._courier.bytes_sent,
-            bytes_down=self._bytes_down,
+            fetching=self._download.fetching,
+            today=counts.since(self._day.began),
+            today_since=self._day.since_s,
+            bytes_up=counts.bytes_up,
+            bytes_down=counts.bytes_down,
             float32_up=progress.float32_up,
             float32_down=self._download.float32_down,
-            reconnects=max(0, self._state.connections - 1),
+            reconnects=counts.reconnects,
             memory_bytes=self._machine.memory_bytes,
             cpu_s=self._machine.cpu_s,
             temperature_c=self._machine.temperature_c,

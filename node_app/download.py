@@ -113,6 +113,12 @@ class Download:
         """Whether a task was announced whose bundle is not here yet."""
         return self._announced is not None
 
+    @property
+    def fetching(self) -> str:
+        """What is being read, in words, with how much of it is here; empty for nothing."""
+        begun = [f"{_named(each)}: {100 * fetch.progress:.0f} %" for each, fetch in list(self._fetches.items())]
+        return begun[0] if begun else ""
+
     def lost(self) -> None:
         """The link is down: what is newest is not known any more."""
         self._looking = True
@@ -338,3 +344,7 @@ class Download:
         """Has the broker send again what it retains there."""
         self._link.unsubscribe(topic)
         self._link.subscribe(topic, queued=queued)
+
+
+def _named(wanted: Wanted) -> str:
+    return "the task" if wanted.kind == "bundle" else f"{wanted.kind} of v{wanted.version}"

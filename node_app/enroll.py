@@ -52,7 +52,7 @@ _CONFIGURATION = """\
 # Written by `fieldfold node enroll`; yours to edit. Every key: docs/CONFIGURATION.md.
 name = "{node}"
 federation = "{federation}"
-
+{state}
 [broker]
 url = "{url}"
 ca = "{identity}/ca.crt"
@@ -81,7 +81,7 @@ def enroll(
     Args:
         invitation: from the code.
         config: node.toml; the folder `identity` comes to lie beside it.
-        data: glob pattern for the configuration that is written.
+        data: glob pattern for the configuration that is written; empty for none.
         again: an identity that is there already is replaced.
         patience_s: how long the broker's side may take.
 
@@ -110,9 +110,9 @@ def enroll(
         if identity.exists():
             shutil.rmtree(identity)
         staging.rename(identity)
-        wrote = not config.exists()
+        wrote = bool(data) and not config.exists()
         if wrote:
-            _write(config, _configuration(invitation, data).encode(), 0o644)
+            _write(config, _configuration(invitation, config, data).encode(), 0o644)
     except OSError as error:
         raise ConfigError(
             f"{error.filename or base}: {error.strerror}", "choose another place with --config"
@@ -273,10 +273,12 @@ def _check(invitation: Invitation, staging: Path) -> int:
     return facts.expires_s
 
 
-def _configuration(invitation: Invitation, data: str) -> str:
+def _configuration(invitation: Invitation, config: Path, data: str) -> str:
+    is_a_service = config.absolute().is_relative_to("/etc")  # its unit names the state folder, and nothing else
     return _CONFIGURATION.format(
         node=invitation.node,
         federation=invitation.federation,
+        state="" if is_a_service else 'state_dir = "state"\n',
         url=invitation.url,
         identity=IDENTITY,
         data=data.replace("\\", "\\\\").replace('"', '\\"'),

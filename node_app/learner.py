@@ -347,7 +347,16 @@ class Learner:
         parcel = bench.hand_in(model, result)
         self._in_hand = None
         self.runs.add(
-            Run(time.time(), model.version, result.train_loss, result.num_steps, result.seconds, len(parcel.body))
+            Run(
+                time.time(),
+                model.version,
+                result.train_loss,
+                result.num_steps,
+                result.seconds,
+                len(parcel.body),
+                parcel.sequence,
+                bench.left_out,
+            )
         )
         self._show(
             loss=result.train_loss,

@@ -6,7 +6,11 @@ import msgspec
 
 
 class Run(msgspec.Struct, frozen=True):
-    """A local run that was handed in."""
+    """A local run that was handed in as update `sequence`.
+
+    Attributes:
+        error: length of what the codec left out of the update, as a share of what it was to carry.
+    """
 
     at: float
     base_version: int
@@ -14,6 +18,8 @@ class Run(msgspec.Struct, frozen=True):
     num_steps: int
     seconds: float
     size_bytes: int
+    sequence: int
+    error: float
 
 
 class Adoption(msgspec.Struct, frozen=True):

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from fieldfold.wire.messages import NodePresence
+from node_app.day import Counts
 
 
 class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,6 +26,9 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
         next_run_s: until it trains on the same version again at the latest; None while it trains, or where that
             depends on something else.
         outbox: updates that wait for their receipt.
+        fetching: which object is being read from the broker, and how much of it is here; empty for none.
+        today: what has been counted since midnight, or since the daemon's start where that was later: `today_since`,
+            seconds since 1970.
         bytes_up, bytes_down: MQTT payloads of this run of the daemon.
         float32_up, float32_down: what the updates, and the released versions, would have been uncompressed.
         cpu_s: processor seconds of the daemon since its start; divide the growth by that of `uptime_s`.
@@ -64,6 +68,9 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     rejected: int
     last_receipt: str
     outbox: int
+    fetching: str
+    today: Counts
+    today_since: float
     last_update_bytes: int
     bytes_up: int
     bytes_down: int

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
-from aggregator.ledger.records import Operation, TurnBack
+import msgspec
+
+from aggregator.ledger.chain import Sealing, beginning, digest_of, end_of
+from aggregator.ledger.records import Operation, SealedOperation, TurnBack
 from aggregator.ledger.versions import Versions
 
 OPERATIONS_SHOWN = 500
@@ -13,12 +17,40 @@ OPERATIONS_SHOWN = 500
 class Operations(Versions):
     """The part of the ledger that speaks of people; all writes are within a `transaction`."""
 
+    seal: Sealing | None = None
+    """Signs what people ask for; nobody does where it is None."""
+
     def put_operation(self, who: str, command: str, subject: str, result: str) -> None:
         """Notes that something was done, in the transaction in which it is."""
+        last = self._row("SELECT id, digest FROM operation ORDER BY id DESC LIMIT 1")
+        number, previous = (last[0] + 1, bytes.fromhex(last[1])) if last else (1, beginning(self._fact("name")))
+        digest = digest_of(previous, row := Operation(number, time.time(), who, command, subject, result))
+        key, signature, end = "", "", ""
+        if self.seal is not None:
+            key, signature = self.seal.fingerprint, self.seal.sign(digest).hex()
+            end = self.seal.sign(end_of(number, digest)).hex()
         self._db.execute(
-            "INSERT INTO operation (at, who, command, subject, result) VALUES (?, ?, ?, ?, ?)",
-            (time.time(), who, command, subject, result),
+            "INSERT INTO operation VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (*msgspec.structs.astuple(row), key, digest.hex(), signature),
         )
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES ('operations_end', ?)", (end,))
+
+    def sealed(self, after: int = 0) -> list[SealedOperation]:
+        """Operations behind the row `after`, the oldest first, so many at a time."""
+        rows = self._rows("SELECT * FROM operation WHERE id > ? ORDER BY id LIMIT ?", (after, OPERATIONS_SHOWN))
+        return [SealedOperation(Operation(*row[:6]), *row[6:]) for row in rows]
+
+    def all_sealed(self) -> Iterator[SealedOperation]:
+        """All of them, in order."""
+        after = 0
+        while rows := self.sealed(after):
+            yield from rows
+            after = rows[-1].operation.id
+
+    def operations_end(self) -> str:
+        """The signature under the end of the chain, in hex."""
+        row = self._row("SELECT value FROM meta WHERE key = 'operations_end'")
+        return str(row[0]) if row else ""
 
     def operations(self, limit: int = OPERATIONS_SHOWN) -> list[Operation]:
         """The newest, newest first."""

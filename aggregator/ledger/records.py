@@ -108,6 +108,30 @@ class Operation(msgspec.Struct, frozen=True):
     result: str
 
 
+class SealedOperation(msgspec.Struct, frozen=True):
+    """An operation with its place in the chain, all in hex.
+
+    Attributes:
+        key: fingerprint of the key that has signed; empty where none has.
+        digest: of this row and the one before.
+        signature: over the digest.
+    """
+
+    operation: Operation
+    key: str
+    digest: str
+    signature: str
+
+
+class AuditView(msgspec.Struct, frozen=True):
+    """Rows of the chain, the ledger's name, the signature under the chain's end, and the file of the public key."""
+
+    ledger: str
+    end: str
+    public_key: str
+    rows: list[SealedOperation]
+
+
 class Origin(msgspec.Struct, frozen=True):
     """Where a run branched off: its parent's up to `version`, and then what that would be `without` some nodes."""
 

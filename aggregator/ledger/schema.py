@@ -133,14 +133,18 @@ CREATE TABLE IF NOT EXISTS turn_back (
     PRIMARY KEY (task, version)
 ) STRICT, WITHOUT ROWID;
 
--- What people asked for at the control socket, and was done; `who` is the user as the kernel knows him.
+-- What people asked for at the control socket, and was done; `who` is the user as the kernel knows him. A chain: see
+-- chain.py. `key`, `digest` and `signature` in hex.
 CREATE TABLE IF NOT EXISTS operation (
     id INTEGER PRIMARY KEY,
     at REAL NOT NULL,
     who TEXT NOT NULL,
     command TEXT NOT NULL,
     subject TEXT NOT NULL,
-    result TEXT NOT NULL
+    result TEXT NOT NULL,
+    key TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    signature TEXT NOT NULL
 ) STRICT;
 
 -- Nodes of which nothing is taken at present.

@@ -19,16 +19,18 @@ ROOMS: Final = {
 }
 """Screen -> its key and its name; one node is opened by enter."""
 NARROW: Final = 60
+LOOKS: Final = {"s", "enter"}
+"""Keys of a screen's own that command nothing."""
 KEYS: Final = """\
 n r l a o      Nodes, Releases, Ledger, Alerts, Operations
 tab, right     the next screen; shift+tab, left or h: the one before
 up, down, j k  move in a list; page up and down; home, end, g, G
 /              find in a list; escape shows all again
-enter          on Nodes the node in depth, elsewhere the whole row; escape goes back
+enter          on Nodes the node in depth, else the whole row; escape: back
 s              on Nodes: sort by the next column
-p              pause: the model stays where it is, and updates wait; or go on
+p              pause: the model stays, and updates wait; or go on
 e              while it is paused: release a version out of what waits
-x              exclude the node, or readmit it;   z  have it pause its training
+x, z           exclude the node, or readmit it; have it pause its training
 b              on Releases: roll back to the version
 v              on Ledger: verify it, out of a copy
 c, y           copy the row, or all panes, to your clipboard (OSC 52)
@@ -89,19 +91,17 @@ def keys(snapshot: Snapshot, room: str, width: int, *, own: tuple[tuple[str, str
         snapshot: what may be done, and what `p` does.
         room: the screen that is open.
         width: columns.
-        own: keys of the screen itself that command something.
+        own: keys of the screen itself.
     """
-    possible: list[tuple[str, str]] = []
-    if width >= NARROW:
-        possible = [each for name, each in ROOMS.items() if name != room]
-        if snapshot.rights.may_command:
-            possible += own
-        if words := pause_words(snapshot):
-            possible.append(("p", words))
-        if words == "Go on":
-            possible.append(("e", "Release"))
-        possible.append(("/", "Find"))
-    return frame.keys(possible, width)
+    if width < NARROW:
+        return frame.keys((), (), width)
+    possible = [each for each in own if snapshot.rights.may_command or each[0] in LOOKS]
+    if words := pause_words(snapshot):
+        possible.append(("p", words))
+    if words == "Go on":
+        possible.append(("e", "Release"))
+    possible.append(("/", "Find"))
+    return frame.keys([each for name, each in ROOMS.items() if name != room], possible, width)
 
 
 def brief(snapshot: Snapshot, width: int, height: int) -> Words:

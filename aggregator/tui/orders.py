@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Final, Literal, TypeAlias, get_args
 
-Order: TypeAlias = Literal["node", "state", "version", "pace", "voice", "accepted", "refused", "sent", "seen"]
+Order: TypeAlias = Literal[
+    "node", "state", "version", "stale", "pace", "weight", "moves", "accepted", "refused", "sent", "seen"
+]
 ORDERS: Final[tuple[Order, ...]] = get_args(Order)
 
 

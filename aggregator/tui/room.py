@@ -16,7 +16,7 @@ class FleetRoom(Room):
     """One screen of the fleet.
 
     Attributes:
-        OWN: keys of this screen that command something, with what they do.
+        OWN: keys of this screen's own, with what they do.
     """
 
     class Wanted(Message):

@@ -63,6 +63,7 @@ columns = {columns}
 
 [training]
 max_steps_per_s = {max_steps_per_s}
+steps_per_update = {steps_per_update}
 seed = {seed}
 
 [codec]
@@ -81,6 +82,7 @@ class Fleet:
         engines: gateway -> its engines.
         max_steps_per_s: gateway -> how fast it may train.
         fold: text of the aggregator's `[fold]` and `[release]` tables.
+        steps_per_update: of a gateway; 0 for the task's own.
         embedded: use the embedded broker though Mosquitto may be installed.
     """
 
@@ -93,12 +95,14 @@ class Fleet:
         *,
         fold: str = "",
         profile: str = "balanced",
+        steps_per_update: int = 0,
         seed: int = 0,
         embedded: bool = False,
     ) -> None:
         self.folder, self.bundle, self.engines = folder.resolve(), bundle.resolve(), dict(engines)
         self.embedded = embedded or find_mosquitto() is None
         self._pace, self._fold, self._profile, self._seed = dict(max_steps_per_s), fold, profile, seed
+        self._steps_per_update = steps_per_update
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         # A Unix socket's path may be 107 bytes long; the checkout's may be longer.
         self._sockets = Path(tempfile.mkdtemp(prefix="fieldfold-"))
@@ -153,6 +157,7 @@ class Fleet:
             engines=list(self.engines[name]),
             columns=COLUMNS,
             max_steps_per_s=self._pace[name],
+            steps_per_update=self._steps_per_update,
             seed=self._seed,
             profile=self._profile,
         )

@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from fieldfold.control.lines import Lines
 from fieldfold.control.protocol import MAX_LINE_BYTES, Answer, Request, Rights, check_socket_path
 from fieldfold.errors import ControlError, FieldfoldError
 
@@ -29,6 +30,7 @@ _PEER_CREDENTIALS = struct.Struct("3i")
 _FASTEST_WATCH_S = 0.1
 FRESH_S = 0.05
 """A status is made so often at most, however many ask: the daemon has better things to do."""
+BATCH_BYTES = 1 << 16
 _NOTICES_STOP_S = 0.1
 
 
@@ -87,14 +89,20 @@ class _Status:
         self._make = make
         self._lock = threading.Lock()
         self._line, self._made_at = b"", -math.inf
+        self._number = 0
 
-    def line(self) -> bytes:
-        """The answer as a line."""
+    def newest(self) -> tuple[int, bytes]:
+        """The answer as a line, and its number."""
         with self._lock:
-            now = time.monotonic()
-            if now - self._made_at >= FRESH_S:
-                self._line, self._made_at = _line(Answer(ok=True, result=self._make())), now
-            return self._line
+            if time.monotonic() - self._made_at >= FRESH_S:
+                self._line, self._made_at = _line(Answer(ok=True, result=self._make())), time.monotonic()
+                self._number += 1
+            return self._number, self._line
+
+    def newer_in_s(self, number: int) -> float:
+        """How long whoever has the status of that number waits for another."""
+        with self._lock:
+            return self._made_at + FRESH_S - time.monotonic() if number == self._number else 0.0
 
     def forget(self) -> None:
         """Something was asked for, and may have changed it."""
@@ -112,27 +120,43 @@ class _Server(socketserver.ThreadingUnixStreamServer):
     closing: threading.Event
 
 
-class _Session(socketserver.StreamRequestHandler):
+class _Session(socketserver.BaseRequestHandler):
     server: _Server
     read_only = False
+    has_status = 0
+    """Number of the newest one that was sent."""
 
     def handle(self) -> None:
         """Answers requests until the client goes."""
+        lines = Lines(self.request, MAX_LINE_BYTES)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            while not self.server.closing.is_set() and (line := self.rfile.readline(MAX_LINE_BYTES)):
+            while not self.server.closing.is_set() and (line := lines.next()):
                 try:
-                    self._serve(msgspec.json.decode(line, type=Request))
+                    request = msgspec.json.decode(line, type=Request)
+                    if request.ask == "status":
+                        self._send_status(line, lines)
+                    else:
+                        self._serve(request)
                 except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                     self._send(Answer(ok=False, reason=f"not a request: {error}"))
                 except FieldfoldError as error:
                     self._send(Answer(ok=False, reason=error.reason, hint=error.hint))
 
+    def _send_status(self, line: bytes, lines: Lines) -> None:
+        """Whoever has the newest waits for a newer; what he has asked for until then is answered together."""
+        if (wait_s := self.server.status.newer_in_s(self.has_status)) > 0:
+            self.server.closing.wait(wait_s)
+        left = 1 + lines.repeats(line)
+        self.has_status, answer = self.server.status.newest()
+        while left:
+            together = min(left, 1 + BATCH_BYTES // len(answer))
+            self.request.sendall(answer * together)
+            left -= together
+
     def _serve(self, request: Request) -> None:
-        if request.ask == "status":
-            self.wfile.write(self.server.status.line())
-        elif request.ask == "watch":
+        if request.ask == "watch":
             while not self.server.closing.is_set():
-                self.wfile.write(self.server.status.line())
+                self.request.sendall(self.server.status.newest()[1])
                 self.server.closing.wait(max(request.every_s, _FASTEST_WATCH_S))
         elif request.ask == "attach":
             self.read_only = self.read_only or request.read_only
@@ -169,11 +193,11 @@ class _Session(socketserver.StreamRequestHandler):
 
     def _peer_uid(self) -> int:
         """The user at the other end, as the kernel knows him."""
-        raw = self.connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
+        raw = self.request.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
         return int(_PEER_CREDENTIALS.unpack(raw)[1])
 
     def _send(self, answer: Answer) -> None:
-        self.wfile.write(_line(answer))
+        self.request.sendall(_line(answer))
 
 
 def _line(answer: Answer) -> bytes:

@@ -22,15 +22,27 @@ def header(left: str, right: Sequence[Piece], width: int) -> Words:
     return (line(*pieces),)
 
 
-def keys(possible: Sequence[tuple[str, str]], width: int) -> Words:
-    """What is possible here, as (key, words); help and quitting come last, and help always."""
-    shown = [*possible, ("?", "Help"), ("q", "Quit")]
-    while sum(len(key) + len(words) + 3 for key, words in shown) > width + 2 and len(shown) > 1:
-        shown.pop(-1 if shown[-1][0] == "q" else -2)
+def keys(rooms: Sequence[tuple[str, str]], possible: Sequence[tuple[str, str]], width: int) -> Words:
+    """What is possible here, as (key, words); help and quitting come last, and help always.
+
+    Where there is no room for all, leaving goes unsaid first, then the names of the other screens.
+    """
+    last = [("?", "Help"), ("q", "Quit")]
+    short = [(" ".join(key for key, _ in rooms), "Screens")] if rooms else []
+    for shown in ([*rooms, *possible, *last], [*rooms, *possible, last[0]], [*short, *possible, *last]):
+        if _needs(shown) <= width:
+            break
+    while _needs(shown) > width and len(shown) > 1:
+        shown.pop(-1 if shown[-1] == last[1] else -2)
     pieces: list[str | Piece] = []
     for position, (key, words) in enumerate(shown):
         pieces += ["  " if position else "", (key, "key"), f" {words}"]
     return (line(*pieces),)
+
+
+def _needs(shown: Sequence[tuple[str, str]]) -> int:
+    """Columns, with two between entries."""
+    return sum(len(key) + len(words) + 3 for key, words in shown) - 2
 
 
 def _width(pieces: Sequence[Piece]) -> int:

@@ -11,9 +11,8 @@ from textual.geometry import Region, Size
 from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
-from textual.visual import Visual
 
-from fieldfold.terminal.pane import content
+from fieldfold.terminal.pane import changed, strip_of
 from fieldfold.terminal.words import Line, line
 
 
@@ -68,9 +67,13 @@ class Items(ScrollView, can_focus=True):
             self.refresh()
         else:
             top, bottom = self.scroll_offset.y, self.scroll_offset.y + self.size.height
+            width = self.scrollable_content_region.width
             for place in range(top, min(bottom, len(rows))):
-                if rows[place] != before[place] or (place in (was, self.highlighted) and was != self.highlighted):
+                if place in (was, self.highlighted) and was != self.highlighted:
                     self._refresh_row(place)
+                elif rows[place] != before[place]:
+                    former, present = line(" ", *before[place]), line(" ", *rows[place])
+                    self.refresh(changed(former, present, place - top, width))
         if was != self.highlighted:
             self._keep_in_sight()
 
@@ -83,10 +86,7 @@ class Items(ScrollView, can_focus=True):
             row = line((self._empty, "dim"))
         marked = place == self.highlighted and bool(self.rows)
         style = self.get_visual_style("row", "row-highlighted") if marked else self.get_visual_style("row")
-        shown = content((line(" ", *row),), ascii_only=self.app.has_class("-ascii"))
-        strips = Visual.to_strips(self, shown, max(width, shown.cell_length), 1, style)
-        strip = strips[0] if strips else Strip.blank(width, style.rich_style)
-        return strip.adjust_cell_length(width, style.rich_style)
+        return strip_of(self, line(" ", *row), width, style)
 
     def go(self, place: int) -> None:
         """Highlights the row at a place, as near as there is one."""

@@ -17,6 +17,7 @@ from fieldfold.terminal.words import Line, text
 
 Rows: TypeAlias = Callable[[Any, int], Sequence[Line]]
 """(snapshot, columns) -> one line an item."""
+Heading: TypeAlias = Callable[[Any, int], str]
 Keys: TypeAlias = Callable[[Any], Sequence[str]]
 """snapshot -> what each item is, in the order of the rows."""
 
@@ -25,7 +26,7 @@ class Listing(Vertical):
     """Rows out of a pure function of the snapshot.
 
     Args:
-        heading: columns -> the line above the rows.
+        heading: snapshot, columns -> the line above the rows.
         rows: pure.
         empty: what is said where there are none.
         follow: whether the newest row is last, and stays in sight until a person moves away from it.
@@ -50,7 +51,7 @@ class Listing(Vertical):
 
     def __init__(
         self,
-        heading: Callable[[int], str],
+        heading: Heading,
         rows: Rows,
         *,
         empty: str,
@@ -88,7 +89,7 @@ class Listing(Vertical):
         if snapshot is None or width < 1:
             return
         rows, known = self._sought(snapshot, width)
-        heading = self._heading(width)
+        heading = self._heading(snapshot, width)
         if (rows, known, heading, self._filter) == self._drawn:
             return
         current, place = self.key, self._items.highlighted

@@ -143,13 +143,21 @@ class KeyLine(Pane):
 
     async def on_click(self, event: events.Click) -> None:
         """Presses the key under the pointer."""
-        place = 0
         offset = event.get_content_offset(self)
-        for entry in self.plain.split("  "):
-            if offset is not None and place <= offset.x < place + len(entry):
-                key = entry.partition(" ")[0]
-                self.app.simulate_key({"/": "slash", "?": "question_mark"}.get(key, key))
-            place += len(entry) + 2
+        if offset is not None and (key := key_at(self.plain, offset.x)):
+            self.app.simulate_key({"/": "slash", "?": "question_mark"}.get(key, key))
+
+
+def key_at(said: str, column: int) -> str:
+    """The key that stands at a column of the footer, or whose word does; empty where none does."""
+    place = 0
+    for entry in said.split("  "):
+        key, _, _ = entry.rpartition(" ") if entry.endswith(" Screens") else entry.partition(" ")
+        if place <= column < place + len(entry):
+            one = len(key) > 1 and " " in key
+            return key[column - place : column - place + 1].strip() if one else key
+        place += len(entry) + 2
+    return ""
 
 
 def _bare(view: View, name: str) -> Pane:

@@ -40,7 +40,6 @@ NAMES: Final = {"dark": "dark", "light": "light", "16": "ansi-dark"}
 """What a person says -> the theme's name."""
 
 ASCII_CSS: Final = """
-.-ascii Pane { text-overflow: clip; }
 .-ascii Pane.titled, .-ascii Listing { border-top: ascii $panel; }
 .-ascii Items { scrollbar-size-vertical: 0; }
 .-ascii Reading > VerticalScroll, .-ascii Question > VerticalScroll { border: ascii $primary; }

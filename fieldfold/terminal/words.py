@@ -37,6 +37,34 @@ def fit(of: str, width: int) -> str:
     return of if len(of) <= width else of[: max(0, width - 1)] + MORE[: max(0, width)]
 
 
+def fit_end(of: str, width: int) -> str:
+    """The same, but the end is kept, as of a path."""
+    return of if len(of) <= width else MORE[: max(0, width)] + of[len(of) - max(0, width - 1) :]
+
+
+def cut(of: Line, width: int) -> Line:
+    """A line in at most `width` characters, its pieces with their roles."""
+    if len(text(of)) <= width:
+        return of
+    kept: list[Piece] = []
+    room = max(0, width - 1)
+    for piece, role in of:
+        kept.append((piece[:room], role))
+        room -= len(kept[-1][0])
+    return line(*kept, MORE[: max(0, width)])
+
+
+def difference(before: Line, after: Line) -> tuple[int, int]:
+    """The part that differs: from the first character that does to the end of the last, in words or in role."""
+    cells, former = ([(character, role) for piece, role in each for character in piece] for each in (after, before))
+    longest, shortest = max(len(cells), len(former)), min(len(cells), len(former))
+    first = next((at for at in range(shortest) if cells[at] != former[at]), shortest)
+    if len(cells) != len(former):
+        return first, longest
+    last = next((at for at in range(longest, first, -1) if cells[at - 1] != former[at - 1]), first)
+    return first, last
+
+
 def foreign(of: str, width: int = 2000) -> str:
     """Words from elsewhere: nothing that a terminal would obey, and no more than fits."""
     return fit(plain(of), width)

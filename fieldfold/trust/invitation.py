@@ -84,6 +84,7 @@ class EnrolmentAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Message = TypeVar("Message", EnrolmentRequest, EnrolmentAnswer)
+Kind = TypeVar("Kind", bound=msgspec.Struct)
 
 
 def write_code(invitation: Invitation) -> str:
@@ -125,8 +126,8 @@ def seal(message: Message, secret: bytes) -> bytes:
     return msgspec.json.encode(msgspec.structs.replace(message, mac=_mac(message, secret)))
 
 
-def parse(payload: bytes, kind: type[Message]) -> Message:
-    """A message whose sender is not known yet.
+def parse(payload: bytes, kind: type[Kind]) -> Kind:
+    """A message whose sender is not known yet, of an enrolment or a renewal.
 
     Raises:
         WireError: when it is none.
@@ -136,7 +137,7 @@ def parse(payload: bytes, kind: type[Message]) -> Message:
     try:
         return msgspec.json.decode(payload, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        raise WireError("that is not a message of an enrolment") from None
+        raise WireError(f"that is no {kind.__name__}") from None
 
 
 def is_authentic(message: EnrolmentRequest | EnrolmentAnswer, secret: bytes) -> bool:

@@ -26,9 +26,10 @@ _WRONG_NAME = frozenset({62, 64})
 
 
 class CertificateFacts(msgspec.Struct, frozen=True):
-    """What a certificate says of its holder. `expires_s`: seconds since the epoch."""
+    """What a certificate says of its holder; its life in seconds since the epoch."""
 
     common_name: str
+    begins_s: int
     expires_s: int
 
 
@@ -51,10 +52,11 @@ def client_context(ca: Path, certificate: Path, key: Path) -> ssl.SSLContext:
     return context
 
 
-def check_certificate(certificate: Path, key: Path) -> CertificateFacts:
+def check_certificate(certificate: Path, key: Path, ca: Path | None = None) -> CertificateFacts:
     """Reads a client's certificate and proves, in a handshake with itself in memory, that a broker could accept it.
 
-    Whether the broker trusts the authority that signed it is the broker's to say.
+    Without `ca`, whether the broker trusts the authority that signed it is the broker's to say; with it, that
+    authority must be the one.
 
     Raises:
         LinkError: as for `client_context`.
@@ -66,7 +68,7 @@ def check_certificate(certificate: Path, key: Path) -> CertificateFacts:
     _load_pair(server, certificate, key)
     server.verify_mode = ssl.CERT_REQUIRED
     server.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    server.load_verify_locations(certificate)
+    server.load_verify_locations(ca or certificate)
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
     client.verify_mode = ssl.CERT_NONE  # nothing leaves this process
@@ -163,7 +165,8 @@ def _rehearse(client: ssl.SSLContext, server: ssl.SSLContext, certificate: Path)
         raise LinkError(f"{certificate}: cannot be used: {_normalised(error).lower()}", _RENEW) from None
     subject = cast("tuple[tuple[tuple[str, str], ...], ...]", shown.get("subject", ()))
     names = dict(attribute for group in subject for attribute in group)
-    return CertificateFacts(names.get("commonName", ""), ssl.cert_time_to_seconds(str(shown["notAfter"])))
+    begins_s, expires_s = (ssl.cert_time_to_seconds(str(shown[which])) for which in ("notBefore", "notAfter"))
+    return CertificateFacts(names.get("commonName", ""), begins_s, expires_s)
 
 
 def _unacceptable(certificate: Path, error: ssl.SSLCertVerificationError) -> LinkError:

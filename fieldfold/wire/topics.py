@@ -12,6 +12,8 @@ fieldfold/F/node/N/statistics           JSON: sums of the node's features   node
 fieldfold/F/node/N/status               retained JSON, with a will          node -> people
 fieldfold/F/node/N/receipt              JSON: what became of an update      aggregator -> node
 fieldfold/F/node/N/command              JSON: what is asked of the node     aggregator -> node
+fieldfold/F/node/N/renewal              JSON: a certificate ends soon       node -> broker's caretaker
+fieldfold/F/node/N/certificate          JSON: the one that follows it       broker's caretaker -> node
 fieldfold/F/enrol/I/request             JSON: a key to be signed            invited gateway -> broker's caretaker
 fieldfold/F/enrol/I/answer              JSON: its certificate, or why not   broker's caretaker -> invited gateway
 
@@ -103,6 +105,14 @@ class Topics:
     def command(self, node: str) -> str:
         """Where `node` is asked to do something."""
         return f"{self.root}/node/{node}/command"
+
+    def renewal(self, node: str) -> str:
+        """Where `node` asks for a certificate that follows its present one."""
+        return f"{self.root}/node/{node}/renewal"
+
+    def certificate(self, node: str) -> str:
+        """Where it gets that."""
+        return f"{self.root}/node/{node}/certificate"
 
     def enrolment_request(self, invitation: str) -> str:
         """Where whoever holds the invitation with this id asks for a certificate; `+` stands for any."""

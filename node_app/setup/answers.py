@@ -1,4 +1,4 @@
-"""What a person answers, and the node.toml that is made of it. Pure, but for reading the certificates' folder."""
+"""What a person answers, and the node.toml that is made of it. Pure, but for reading the identity's folder."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import msgspec
 
 from fieldfold import settings
 from fieldfold.errors import ConfigError
+from fieldfold.trust.invitation import CODE_PREFIX, read_code
 from fieldfold.trust.tls import check_certificate
 from fieldfold.wire.topics import check_node_name
 from node_app.config import NodeConfig
@@ -24,7 +25,8 @@ class Answers(msgspec.Struct, frozen=True, kw_only=True):
     """The lines of the form, as they were typed.
 
     Attributes:
-        identity: folder with ca.crt, NAME.crt and NAME.key, as `fieldfold broker init` writes it; empty without TLS.
+        identity: an invitation's code, which answers name, url and federation too; or a folder with ca.crt, NAME.crt
+            and NAME.key, as `fieldfold broker init` writes it; empty without TLS.
         name: of the node; with an identity, empty for the certificate's.
         files: glob patterns, separated by spaces.
         columns: `feature=column`, separated by spaces; columns by name or by number.
@@ -70,13 +72,38 @@ def identity(folder: str, base: Path) -> Identity:
     return Identity(facts.common_name, place / "ca.crt", certificate, key, facts.expires_s)
 
 
+def is_code(answer: str) -> bool:
+    """Whether it is an invitation's code, or the beginning of one."""
+    return answer.strip().startswith(CODE_PREFIX)
+
+
+def settled(answers: Answers) -> Answers:
+    """With the code of an invitation, what it says in place of what stands in other lines.
+
+    Raises:
+        ConfigError: when it is not all of a code.
+    """
+    if not is_code(answers.identity):
+        return answers
+    from node_app.enroll import IDENTITY  # noqa: PLC0415 - it needs cryptography, and whoever has no code does not
+
+    invited = read_code(answers.identity)
+    return msgspec.structs.replace(
+        answers, identity=IDENTITY, name=invited.node, url=invited.url, federation=invited.federation
+    )
+
+
 def document(answers: Answers, base: Path) -> dict[str, Any]:
     """node.toml as a document.
 
     Raises:
-        ConfigError: when an answer cannot be understood.
+        ConfigError: when an answer cannot be understood, or an invitation was not used yet.
         LinkError: when a certificate cannot be used.
     """
+    invited = is_code(answers.identity)
+    answers = settled(answers)
+    if invited and not (base / answers.identity).is_dir():
+        raise ConfigError("the invitation was not used yet", "enter uses it")
     broker: dict[str, Any] = {"url": answers.url.strip()}
     name = answers.name.strip()
     if folder := answers.identity.strip():

@@ -1,4 +1,4 @@
-"""The live tests of the first run: the certificate, the broker, the task, the data. Each says what it found."""
+"""The steps of the first run: enrolment, certificate, broker, task, data. Each is done, and says what it found."""
 
 from __future__ import annotations
 
@@ -12,22 +12,26 @@ from pathlib import Path
 
 import msgspec
 
-from fieldfold.errors import FieldfoldError
+from fieldfold.cli.figures import number
+from fieldfold.errors import ConfigError, FieldfoldError
 from fieldfold.link.mqtt import MqttLink
 from fieldfold.link.session import Connected, Disconnected, Link, Received, Refused
 from fieldfold.sensors.dataset import load, require_batch
 from fieldfold.sensors.files import find
+from fieldfold.sensors.report import DataReport
 from fieldfold.task.bundle import Bundle
+from fieldfold.trust.invitation import read_code
 from fieldfold.wire.topics import Topics
 from node_app.config import NodeConfig
 from node_app.download import Download
-from node_app.setup.answers import Answers, config, identity
+from node_app.setup.answers import Answers, config, identity, is_code, settled
 from node_app.store import Store
 
 CONNECTS_WITHIN_S = 15.0
 TASK_WITHIN_S = 5.0
 BUNDLE_WITHIN_S = 120.0
 SHOWN_FEATURES = 40
+PREVIEWED = 5
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -38,10 +42,12 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 def look(answers: Answers, base: Path) -> Iterator[Finding]:
-    """Tests every step in turn, up to the first that fails; takes seconds."""
+    """Takes every step in turn, up to the first that fails; takes seconds."""
     try:
-        if answers.identity.strip():
-            found = identity(answers.identity.strip(), base)
+        if is_code(answers.identity):
+            yield from enrol(answers, base)
+        if folder := settled(answers).identity.strip():
+            found = identity(folder, base)
             until = dt.datetime.fromtimestamp(found.expires_s, dt.UTC).date()
             yield Finding(ok=True, words=f"the certificate is that of {found.name}, valid until {until}")
         wanted = config(answers, base)
@@ -52,6 +58,24 @@ def look(answers: Answers, base: Path) -> Iterator[Finding]:
         yield from look_at_data(wanted, base, bundle)
     except FieldfoldError as error:
         yield Finding(ok=False, words=str(error))
+
+
+def enrol(answers: Answers, base: Path) -> Iterator[Finding]:
+    """Uses the invitation, as `fieldfold node enroll` does; an identity that it has brought already is taken.
+
+    Raises:
+        FieldfoldError: when it cannot be used, or another identity is there.
+    """
+    invitation, place = read_code(answers.identity), base / settled(answers).identity
+    yield Finding(ok=True, words=f"the code invites {invitation.node}, to {invitation.url}")
+    if place.is_dir():
+        if (name := identity(place.name, base).name) != invitation.node:
+            raise ConfigError(f"{place}: is that of {name}, the code for {invitation.node}", "move it away first")
+        return
+    from node_app.enroll import enroll  # noqa: PLC0415 - as settled
+
+    made = enroll(invitation, base / "node.toml", data="")
+    yield Finding(ok=True, words=f"enrolled: the key was made here and stays here, in {made.identity.name}/")
 
 
 def ask_broker(wanted: NodeConfig, base: Path, scratch: Path) -> tuple[str, Bundle | None]:
@@ -126,8 +150,16 @@ def look_at_data(wanted: NodeConfig, base: Path, bundle: Bundle | None) -> Itera
     dataset = load(schema, wanted.data, base)
     require_batch(dataset, bundle.manifest.batch_size)
     report = dataset.report
+    yield Finding(ok=True, words=preview(report))
     yield Finding(
         ok=True,
         words=f"{report.rows:,} rows in {report.series} series; {len(dataset.train):,} windows to train on,"
         f" {len(dataset.validation):,} to validate",
     )
+
+
+def preview(report: DataReport) -> str:
+    """The first features with the values that were read."""
+    shown = [f"{each.name} {number(each.minimum)} to {number(each.maximum)}" for each in report.features]
+    more = f" and {len(shown) - PREVIEWED} more" if len(shown) > PREVIEWED else ""
+    return f"read: {', '.join(shown[:PREVIEWED])}{more}"

@@ -33,8 +33,9 @@ def shown(snapshot: Snapshot, width: int, height: int) -> Words:
 
 def _of_the_daemon(snapshot: Snapshot) -> Iterator[Alert]:
     if snapshot.lost:
+        reason, _, hint = foreign(snapshot.lost).partition("; ")
         since = f", for {duration(snapshot.now - snapshot.lost_at)} now" if snapshot.status else ""
-        yield Alert(f"{foreign(snapshot.lost)}{since}. It is asked again every second.", "?", urgent=True)
+        yield Alert(f"{reason}{since}: {hint}. It is asked again every second.", "?", urgent=True)
     status = snapshot.status
     if status is not None and not snapshot.lost:
         if status.state == "needs attention" or (status.detail and "set aside" in status.detail):
@@ -49,7 +50,8 @@ def _of_the_link(snapshot: Snapshot) -> Iterator[Alert]:
         return
     if not status.connected and status.link not in status.detail:
         yield Alert(
-            f"{foreign(status.broker)} is not reached: {foreign(status.link)}. Nothing is lost, updates wait here.",
+            f"{foreign(status.broker)} is not reached: {foreign(status.link.removeprefix('down: '))}."
+            " Nothing is lost, updates wait here.",
             "n",
             urgent=True,
         )

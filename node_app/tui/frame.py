@@ -92,14 +92,14 @@ def keys(
         has_list: whether there is something to find in.
         own: keys of the screen itself that command something.
     """
-    possible = [] if width < NARROW else [each for name, each in ROOMS.items() if name != room]
-    if width >= NARROW and (words := pause_words(snapshot)):
+    if width < NARROW:
+        return frame.keys((), (), width)
+    possible = list(own) if snapshot.rights.may_command else []
+    if words := pause_words(snapshot):
         possible.append(("p", words))
-    if width >= NARROW and snapshot.rights.may_command:
-        possible += own
-    if width >= NARROW and has_list:
+    if has_list:
         possible.append(("/", "Find"))
-    return frame.keys(possible, width)
+    return frame.keys([each for name, each in ROOMS.items() if name != room], possible, width)
 
 
 def brief(snapshot: Snapshot, width: int, height: int) -> Words:

@@ -22,7 +22,8 @@ TIMEOUT_S = 5.0
 NODE = "press-07"
 OTHER = "kiln-01"
 
-NODE_WRITES = {f"node/{NODE}/{leaf}" for leaf in ("update", "status", "statistics")}
+NODE_WRITES = {f"node/{NODE}/{leaf}" for leaf in ("update", "status", "statistics", "renewal")}
+CERTIFICATES = {f"node/{name}/certificate" for name in (NODE, OTHER)}
 NODE_READS = {
     f"node/{NODE}/receipt",
     f"node/{NODE}/command",
@@ -33,10 +34,12 @@ NODE_READS = {
     "task/bundle/00112233aabbccdd/0",
     "aggregator/status",
 }
-OTHERS_WRITE = {f"node/{OTHER}/{leaf}" for leaf in ("update", "status", "statistics")}
+OTHERS_WRITE = {f"node/{OTHER}/{leaf}" for leaf in ("update", "status", "statistics", "renewal")}
 OTHERS_READ = {f"node/{OTHER}/{leaf}" for leaf in ("receipt", "command")}
 STRANGE = {f"node/{NODE}/update/more", f"node/{NODE}", "node", "elsewhere"}
 EVERYTHING = NODE_WRITES | NODE_READS | OTHERS_WRITE | OTHERS_READ
+CARETAKER_WRITES = CERTIFICATES | {"enrol/aaaabbbbccccdddd/answer"}
+CARETAKER_READS = {"enrol/aaaabbbbccccdddd/request", f"node/{NODE}/renewal", f"node/{OTHER}/renewal"}
 AGGREGATOR_WRITES = NODE_READS | OTHERS_READ | {f"node/{NODE}/status", f"node/{OTHER}/status"}
 OBSERVER_READS = {
     *(f"node/{name}/{leaf}" for name in (NODE, OTHER) for leaf in ("status", "receipt")),
@@ -112,12 +115,18 @@ def observer(mosquitto: Mosquitto) -> Iterator[Client]:
 
 
 @pytest.mark.parametrize("federation", ["acl-south", "acl-north"])
-@pytest.mark.parametrize("topic", sorted(EVERYTHING | STRANGE))
+@pytest.mark.parametrize("topic", sorted(EVERYTHING | STRANGE | CARETAKER_WRITES | CARETAKER_READS))
 def test_a_node_writes_its_own_topics_and_no_other(node: Client, federation: str, topic: str) -> None:
     assert node.may_publish(f"fieldfold/{federation}/{topic}") is (topic in NODE_WRITES)
 
 
-@pytest.mark.parametrize("topic", sorted(EVERYTHING | STRANGE))
+@pytest.mark.parametrize("topic", sorted(EVERYTHING | STRANGE | CARETAKER_WRITES | CARETAKER_READS))
+def test_the_caretaker_answers_and_nothing_else(mosquitto: Mosquitto, topic: str) -> None:
+    with connected(mosquitto, mosquitto.identity("broker")) as caretaker:
+        assert caretaker.may_publish(f"fieldfold/acl/{topic}") is (topic in CARETAKER_WRITES)
+
+
+@pytest.mark.parametrize("topic", sorted(EVERYTHING | STRANGE | CARETAKER_WRITES | CARETAKER_READS))
 def test_the_aggregator_releases_answers_and_clears(aggregator: Client, topic: str) -> None:
     assert aggregator.may_publish(f"fieldfold/acl/{topic}") is (topic in AGGREGATOR_WRITES)
 
@@ -147,7 +156,11 @@ def test_nobody_writes_outside_the_tree(request: pytest.FixtureRequest, who: str
 
 @pytest.mark.parametrize(
     ("who", "may_read"),
-    [(NODE, NODE_READS), ("observer", OBSERVER_READS), ("aggregator", EVERYTHING)],
+    [
+        (NODE, NODE_READS | {f"node/{NODE}/certificate"}),
+        ("observer", OBSERVER_READS),
+        ("aggregator", EVERYTHING | CERTIFICATES),
+    ],
 )
 def test_subscribed_to_everything_each_hears_only_what_is_for_it(
     mosquitto: Mosquitto, aggregator: Client, who: str, may_read: set[str]
@@ -157,6 +170,7 @@ def test_subscribed_to_everything_each_hears_only_what_is_for_it(
     with (
         connected(mosquitto, mosquitto.add_identity(NODE)) as writer,
         connected(mosquitto, mosquitto.add_identity(OTHER)) as other_writer,
+        connected(mosquitto, mosquitto.identity("broker")) as caretaker,
         connected(mosquitto, mosquitto.identity(who)) as reader,
     ):
         reader.subscribe("#")
@@ -164,6 +178,8 @@ def test_subscribed_to_everything_each_hears_only_what_is_for_it(
             assert writer.may_publish(f"{root}/{topic}")
         for topic in OTHERS_WRITE:
             assert other_writer.may_publish(f"{root}/{topic}")
+        for topic in CERTIFICATES:
+            assert caretaker.may_publish(f"{root}/{topic}")
         # The broker keeps the order of its own acknowledgements: whatever is heard at all is heard before the last.
         for topic in [*sorted((NODE_READS | OTHERS_READ) - {"aggregator/status"}), "aggregator/status"]:
             assert aggregator.may_publish(f"{root}/{topic}")
@@ -171,6 +187,25 @@ def test_subscribed_to_everything_each_hears_only_what_is_for_it(
         heard = {topic for topic in reader.hear_until(last) if topic.startswith(root)}
 
     assert heard == {f"{root}/{topic}" for topic in may_read}
+
+
+def test_the_caretaker_hears_who_asks_for_a_certificate_and_nothing_else(
+    mosquitto: Mosquitto, aggregator: Client
+) -> None:
+    root = "fieldfold/acl-caretaker"
+    with (
+        connected(mosquitto, mosquitto.add_identity(NODE)) as writer,
+        connected(mosquitto, mosquitto.identity("broker")) as caretaker,
+    ):
+        caretaker.subscribe("#")
+        for topic in NODE_READS:
+            assert aggregator.may_publish(f"{root}/{topic}")
+        for topic in [*sorted(NODE_WRITES - {f"node/{NODE}/renewal"}), f"node/{NODE}/renewal"]:
+            assert writer.may_publish(f"{root}/{topic}")
+
+        heard = caretaker.hear_until(f"{root}/node/{NODE}/renewal")
+
+    assert {topic for topic in heard if topic.startswith(root)} == {f"{root}/node/{NODE}/renewal"}
 
 
 def test_a_user_name_in_the_packet_does_not_outdo_the_certificate(mosquitto: Mosquitto) -> None:

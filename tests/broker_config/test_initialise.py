@@ -14,12 +14,16 @@ from click.testing import CliRunner
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from aggregator.config import load
 from broker_config.certificates import read_certificate, server_hosts
 from broker_config.cli import broker
 from broker_config.folder import BrokerFolder
 from broker_config.initialise import initialise
+from broker_config.invite import Guest, invite
 from broker_config.mosquitto import Listener, listeners
 from fieldfold.errors import ConfigError
+from fieldfold.link.endpoint import resolve
+from fieldfold.trust.invitation import read_code
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -38,6 +42,7 @@ def test_it_writes_all_that_a_broker_and_its_gateways_need(tmp_path: Path) -> No
         "acl",
         "crl.pem",
         "members.json",
+        "aggregator.toml",
         *(
             f"identities/{name}/{file}"
             for name in ("aggregator", "observer", "broker", "press-07")
@@ -121,6 +126,43 @@ def test_a_further_host_is_added_to_the_certificate_and_opens_the_listener(tmp_p
     assert listeners(folder.configuration.read_text()) == [Listener(9883)]
     changed = {path for path, content in contents(root).items() if before[path] != content}
     assert changed == {"server/server.crt", "mosquitto.conf"}
+
+
+def test_the_aggregators_configuration_names_federation_and_broker_and_follows_the_port(tmp_path: Path) -> None:
+    root = tmp_path / "broker"
+    initialise(root, federation="turbofan", port=9883)
+    path = BrokerFolder(root).aggregator_configuration
+    config = load(path)
+    assert (config.federation, config.broker.url) == ("turbofan", "mqtts://localhost:9883")
+    assert resolve(config.broker, root).tls is not None
+    path.write_text(path.read_text() + "# mine\n")
+
+    initialise(root, port=9884)
+
+    assert load(path).broker.url == "mqtts://localhost:9884"
+    assert path.read_text().endswith("# mine\n")
+
+
+def test_a_folder_keeps_its_federation_and_an_invitation_takes_it(tmp_path: Path) -> None:
+    root = tmp_path / "broker"
+    initialise(root, federation="turbofan")
+
+    assert read_code(invite(root, Guest("press-07"), timedelta(hours=1))).federation == "turbofan"
+    with pytest.raises(ConfigError, match="is of turbofan; for a second federation"):
+        initialise(root, federation="kilns")
+    BrokerFolder(root).aggregator_configuration.unlink()
+    with pytest.raises(ConfigError, match="--federation NAME"):
+        invite(root, Guest("press-08"), timedelta(hours=1))
+
+
+def test_several_are_invited_at_once(tmp_path: Path) -> None:
+    root = tmp_path / "broker"
+    initialise(root)
+
+    said = CliRunner().invoke(broker, ["invite", "press-07", "press-08", "--folder", str(root)]).stdout
+
+    rows = dict(line.split() for line in said.splitlines())
+    assert [read_code(code).node for code in rows.values()] == list(rows) == ["press-07", "press-08"]
 
 
 def test_what_a_person_edited_in_mosquitto_conf_stays_when_the_port_changes(tmp_path: Path) -> None:
@@ -230,7 +272,9 @@ def test_it_says_what_it_did_and_which_command_is_next(tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert f"{root}/identities/press-07  written; copy this folder to press-07" in result.output
     assert f"{root}/server  written for broker.plant, localhost, 127.0.0.1" in result.output
-    assert result.output.endswith(f"Next: fieldfold broker run '{root}'\n")
+    assert result.output.endswith(
+        f"Next: fieldfold broker run '{root}'\n      fieldfold aggregator run --config '{root}/aggregator.toml'\n"
+    )
 
 
 def test_list_shows_everybody_and_when_their_certificates_end(tmp_path: Path) -> None:

@@ -95,22 +95,47 @@ def test_commands_take_arguments_and_give_results(client: ControlClient) -> None
     assert client.command("say", text="press\n\u00e4", loud=True) == f"{ME}: PRESS\n\u00c4"
 
 
+class Counting:
+    """Its status says how often it was made."""
+
+    def __init__(self) -> None:
+        self.made = 0
+
+    def status(self) -> State:
+        self.made += 1
+        return State(self.made)
+
+
+@pytest.fixture
+def counting(tmp_path: Path) -> Iterator[ControlServer]:
+    server = ControlServer(tmp_path / "s", Counting().status, {"touch": lambda asks: asks})
+    yield server
+    server.stop()
+
+
 def test_however_many_ask_a_status_is_made_now_and_then_and_after_each_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    counting: ControlServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server_module, "FRESH_S", 1e9)
-    made: list[int] = []
-
-    def status() -> State:
-        made.append(1)
-        return State(len(made))
-
-    server = ControlServer(tmp_path / "s", status, {"touch": lambda asks: asks})
-    with ControlClient(server.path) as one, ControlClient(server.path) as other:
-        assert [each.status()["version"] for each in (one, other, one)] == [1, 1, 1]
+    with ControlClient(counting.path) as one, ControlClient(counting.path) as other:
+        assert [each.status()["version"] for each in (one, other)] == [1, 1]
         other.command("touch")
         assert one.status()["version"] == 2
-    server.stop()
+
+
+def test_whoever_asks_again_is_given_a_newer_one(counting: ControlServer) -> None:
+    with ControlClient(counting.path) as client:
+        assert [client.status()["version"] for _ in range(3)] == [1, 2, 3]
+
+
+def test_a_thousand_that_are_asked_for_at_once_are_answered_with_the_same(counting: ControlServer) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.connect(str(counting.path))
+        client.sendall(b'{"ask":"status"}\n' * 1000)
+        with client.makefile("rb") as answers:
+            seen = [json.loads(answers.readline())["result"]["version"] for _ in range(1000)]
+    assert seen == sorted(seen)
+    assert seen[-1] <= 3, "64 kB come at once; the kernel may cut them"
 
 
 def test_a_refusal_comes_with_its_reason_and_the_session_goes_on(client: ControlClient) -> None:

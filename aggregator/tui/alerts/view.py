@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from aggregator.records import AggregatorStatus, NodeView
-from aggregator.tui.nodes.view import best_of, slow
+from aggregator.tui.nodes.view import best_of, movement, slow
 from aggregator.tui.snapshot import Snapshot
 from fieldfold.cli.figures import duration, number
 from fieldfold.terminal import needs
@@ -34,15 +34,19 @@ def shown(snapshot: Snapshot, width: int, height: int) -> Words:
 def _of_the_aggregator(snapshot: Snapshot) -> Iterator[Alert]:
     status = snapshot.status
     if snapshot.lost:
+        reason, _, hint = foreign(snapshot.lost).partition("; ")
         since = f", for {duration(snapshot.now - snapshot.lost_at)} now" if status else ""
-        yield Alert(f"{foreign(snapshot.lost)}{since}. It is asked again every second.", "?", urgent=True)
+        yield Alert(f"{reason}{since}: {hint}. It is asked again every second.", "?", urgent=True)
     if status is None or snapshot.lost:
         return
     if status.state == "storage full":
         yield Alert(f"intake stands still: {foreign(status.detail)}", "l", urgent=True)
     if not status.connected:
         yield Alert(
-            f"the broker is not reached: {foreign(status.link)}. Gateways keep what they learn.", "?", urgent=True
+            f"the broker is not reached: {foreign(status.link.removeprefix('down: '))}."
+            " Gateways keep what they learn.",
+            "?",
+            urgent=True,
         )
     if status.state == "waiting for a task":
         yield Alert("there is no task: fieldfold task publish X.bundle", "?")
@@ -100,9 +104,9 @@ def _attacks(snapshot: Snapshot, status: AggregatorStatus) -> Iterator[Alert]:
     if status.malformed:
         yield Alert(f"{counted(status.malformed, 'message')} could not be read; the log names who sent them", "a")
     if snapshot.voices and len(snapshot.voices) >= FLEET_OF:
-        name, voice = max(snapshot.voices.items(), key=lambda pair: pair[1])
-        if voice > LOUD:
-            yield Alert(f"{name} makes up {100 * voice:.0f} % of what moves the model", "n")
+        name, share = max(movement(snapshot).items(), key=lambda pair: pair[1])
+        if share > LOUD:
+            yield Alert(f"{name} makes up {100 * share:.0f} % of what moves the model", "n")
 
 
 def _named(nodes: Sequence[NodeView]) -> str:
@@ -110,7 +114,7 @@ def _named(nodes: Sequence[NodeView]) -> str:
     return names if len(nodes) <= FEW else f"{names} and {len(nodes) - FEW} more"
 
 
-def heading(width: int) -> str:  # noqa: ARG001 - a heading's signature
+def heading(snapshot: Snapshot, width: int) -> str:  # noqa: ARG001 - a heading's signature
     """Above the refused updates."""
     return columns(("refused of", "for", "update"), _WIDTHS) + "  why"
 

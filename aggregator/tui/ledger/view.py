@@ -41,7 +41,7 @@ def proof(snapshot: Snapshot, width: int, height: int) -> Words:
     return tuple(lines[: max(1, height)])
 
 
-def heading(width: int) -> str:  # noqa: ARG001 - a heading's signature
+def heading(snapshot: Snapshot, width: int) -> str:  # noqa: ARG001 - a heading's signature
     """Above the decisions."""
     left = columns(("place", "node"), _WIDTHS)
     return f"{left} {'decided':8} {'decision':9} {'stale':>6} {'norm':>9} {'bytes':>9}  why"

@@ -22,10 +22,10 @@ class Node(FleetRoom):
     WANTS: ClassVar[frozenset[str]] = frozenset({"of_node", "voices"})
     OWN = (("x", "Exclude"), ("z", "Its pause"))
     ABOUT = """\
-It says: the newest word of the node itself. Here: what the aggregator counted. Its updates: the newest 300 \
-decisions; norm is the length of what it learned. An excluded node is told so with each receipt, and what it \
-sends counts for nothing until it is readmitted; what was folded before stays in the model (fieldfold aggregator \
-refold takes it out)."""
+It says: the newest word of the node itself. Here: what the aggregator counted; moves is its share in what moves \
+the model. Its updates: the newest 300 decisions; norm is the length of what it learned. An excluded node is told so \
+with each receipt, and what it sends counts for nothing until it is readmitted; what was folded before stays in the \
+model (fieldfold aggregator refold takes it out)."""
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,backspace", "app.go('nodes')", show=False)]
 
     def body(self) -> ComposeResult:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 from aggregator.records import NodeView, Taken
-from aggregator.tui.nodes.view import percent, short, state_of
+from aggregator.tui.nodes.view import movement, percent, short, state_of
 from aggregator.tui.snapshot import Snapshot
 from fieldfold.cli.figures import duration, number, size
 from fieldfold.terminal.words import Line, Words, columns, counted, foreign, line, wrapped
@@ -30,9 +30,11 @@ def says(snapshot: Snapshot, width: int, height: int) -> Words:  # noqa: ARG001 
     version = "none" if told.version is None else f"v{told.version}"
     lines = [
         line((foreign(told.state), "strong"), f"   holds {version}"),
-        line(f"loss {number(told.loss)}   {foreign(told.metric)} {number(told.score)} on its own data"),
-        line(f"{number(told.steps_per_s)} steps/s   {counted(told.outbox, 'update')} in its outbox"),
-        line(f"{size(told.bytes_up)} up   {size(told.bytes_down)} down   {foreign(told.software)}"),
+        line(f"{foreign(told.metric)} {number(told.score)} on its own data"),
+        line(f"loss {number(told.loss)}   {number(told.steps_per_s)} steps/s"),
+        line(f"{counted(told.outbox, 'update')} in its outbox"),
+        line(f"{size(told.bytes_up)} up   {size(told.bytes_down)} down"),
+        line((foreign(told.software), "dim")),
     ]
     return (*lines, *(line((each, "warn")) for each in wrapped(foreign(told.detail), width)))
 
@@ -42,13 +44,14 @@ def counts(snapshot: Snapshot, width: int, height: int) -> Words:  # noqa: ARG00
     node = the_node(snapshot)
     if node is None:
         return (line("a node is chosen on Nodes, with enter"),)
-    voice = snapshot.voices.get(node.node)
+    weight = snapshot.voices.get(node.node)
     seen = "never" if node.last_update_age_s is None else f"{duration(node.last_update_age_s)} ago"
     lines = [
         line((node.node, "strong"), f"   {state_of(node)}"),
         line(f"{node.accepted:,} accepted, {node.rejected:,} refused"),
-        line(f"pace {short(node.pace_s)}   last update {seen}"),
-        line(f"voice {percent(voice)}   {size(node.bytes_on_wire)} of updates"),
+        line(f"pace {short(node.pace_s)}   seen {seen}"),
+        line(f"weight {percent(weight)}   moves {percent(movement(snapshot).get(node.node))}"),
+        line(f"{size(node.bytes_on_wire)} of updates"),
     ]
     if node.excluded_by:
         lines.append(line((f"excluded by {foreign(node.excluded_by)}: x readmits it", "warn")))
@@ -57,7 +60,7 @@ def counts(snapshot: Snapshot, width: int, height: int) -> Words:  # noqa: ARG00
     return tuple(lines)
 
 
-def heading(width: int) -> str:  # noqa: ARG001 - a heading's signature
+def heading(snapshot: Snapshot, width: int) -> str:  # noqa: ARG001 - a heading's signature
     """Above the updates."""
     return columns(("update", "decided", "decision", "stale", "norm", "bytes"), _WIDTHS) + "  why"
 

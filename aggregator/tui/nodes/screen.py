@@ -19,12 +19,12 @@ class Nodes(FleetRoom):
     NAME, ROOM = "Nodes", "nodes"
     CSS_PATH = "nodes.tcss"
     WANTS: ClassVar[frozenset[str]] = frozenset({"versions", "voices"})
-    OWN = (("s", "Sort"), ("x", "Exclude"))
+    OWN = (("enter", "Node"), ("s", "Sort"), ("x", "Exclude"))
     ABOUT = """\
-Pace: the usual time between two updates of a node. Voice: its share of the weights in the newest 200 versions, \
-which is its share in what moves the model. Refused: updates that were not taken, with the newest reason on a \
-wide terminal. Sent: bytes of its updates as they came. Enter opens the node; a node that is highlighted stays \
-so wherever it goes."""
+Stale: versions that its newest update was behind. Pace: the usual time between two of its updates. Weight: its \
+share of the weights in the newest 200 versions. Moves: its share in what moves the model, weight times length. \
+Refused: updates that were not taken. Sent: bytes of its updates. Seen: how long ago the newest came. A column that \
+there is no room for is shown while the nodes are sorted by it. Enter opens the node."""
 
     def body(self) -> ComposeResult:
         """The model, the nodes, what needs somebody."""

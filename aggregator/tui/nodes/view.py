@@ -17,8 +17,22 @@ CURVE_COLUMNS = 30
 HOUR_S = 3600.0
 SLOW_TIMES = 10.0
 WIDE = 100
-_WIDTHS: Final = (-7, -9, -6, -8, -7, -8)
-"""Version, pace, voice, accepted, refused, sent."""
+LEAST_LEFT, MOST_LEFT, WHY = 22, 40, 22
+"""Columns of name and state together, and of the reason on a wide terminal."""
+WIDTHS: Final[dict[Order, int]] = {
+    "version": 7,
+    "stale": 5,
+    "pace": 7,
+    "weight": 6,
+    "moves": 6,
+    "accepted": 8,
+    "refused": 7,
+    "sent": 8,
+    "seen": 7,
+}
+"""Of the figures, in the order in which they stand."""
+GIVEN_UP: Final[tuple[Order, ...]] = ("moves", "accepted", "stale", "sent", "seen")
+"""What a narrow terminal does without, the first first; never what the nodes are sorted by."""
 _SHORT: Final = {"needs attention": "attention!", "reading data": "reading"}
 _ROLES: Final[dict[str, Role]] = {"learning": "good", "following": "good", "attention!": "bad", "excluded": "warn"}
 
@@ -76,12 +90,15 @@ def in_order(snapshot: Snapshot) -> list[NodeView]:
     """The nodes as they are sorted: what is unusual comes first, and nodes without a value last."""
     if snapshot.status is None:
         return []
+    moves = movement(snapshot)
     ways: dict[Order, Callable[[NodeView], Any]] = {
         "node": lambda node: node.node,
         "state": _by_state,
         "version": lambda node: _version(node) if _version(node) is not None else float("inf"),
+        "stale": lambda node: -(-1 if node.staleness is None else node.staleness),
         "pace": lambda node: -(node.pace_s or 0.0),
-        "voice": lambda node: -snapshot.voices.get(node.node, 0.0),
+        "weight": lambda node: -snapshot.voices.get(node.node, 0.0),
+        "moves": lambda node: -moves.get(node.node, 0.0),
         "accepted": lambda node: -node.accepted,
         "refused": lambda node: -node.rejected,
         "sent": lambda node: -node.bytes_on_wire,
@@ -102,39 +119,63 @@ def names(snapshot: Snapshot) -> Sequence[str]:
     return [node.node for node in in_order(snapshot)]
 
 
-def heading(width: int) -> str:
-    """Above the nodes."""
-    name, state = _left(width)
-    head = columns(
-        ("node", "state", "version", "pace", "voice", "accepted", "refused", "sent"), (name, state, *_WIDTHS)
-    )
-    return head + ("  last seen  why not" if width >= WIDE else "")
+def shown(snapshot: Snapshot, width: int) -> list[Order]:
+    """The figures that there is room for."""
+    kept = list(WIDTHS)
+    for name in GIVEN_UP:
+        if sum(WIDTHS[each] + 1 for each in kept) + LEAST_LEFT <= width:
+            break
+        if name != snapshot.order:
+            kept.remove(name)
+    return kept
+
+
+def heading(snapshot: Snapshot, width: int) -> str:
+    """Above the nodes; the column by which they are sorted is in capitals."""
+    figures = shown(snapshot, width)
+    orders: list[Order] = ["node", "state", *figures]
+    marked = [each.upper() if each == snapshot.order else each for each in orders]
+    return columns(marked, _widths(figures, width)) + ("  why not" if width >= WIDE else "")
 
 
 def rows(snapshot: Snapshot, width: int) -> Sequence[Line]:
     """One node a row."""
-    name, state_width = _left(width)
-    shown = []
+    figures, moves, found = shown(snapshot, width), movement(snapshot), []
+    name_width, state_width, *widths = _widths(figures, width)
     for node in in_order(snapshot):
         state = state_of(node)
         role: Role = _ROLES.get(state, "dim" if state.startswith(("away", "not")) else "")
-        voice = snapshot.voices.get(node.node)
-        version = _version(node)
-        cells = columns(
-            (
-                "-" if version is None else str(version),
-                short(node.pace_s),
-                percent(voice),
-                f"{node.accepted:,}",
-                f"{node.rejected:,}",
-                size(node.bytes_on_wire),
-            ),
-            _WIDTHS,
-        )
-        why = f"  {short(node.last_update_age_s):>9}  {foreign(node.last_reason)}" if width >= WIDE else ""
-        left: Piece = (columns((node.node,), (name,)), "strong")
-        shown.append(line(left, " ", (columns((state,), (state_width,)), role), " ", cells, (why, "dim")))
-    return shown
+        said = _figures(node, snapshot.voices.get(node.node), moves.get(node.node))
+        cells = columns([said[each] for each in figures], widths)
+        why = f"  {foreign(node.last_reason)}" if width >= WIDE else ""
+        left: Piece = (columns((node.node,), (name_width,)), "strong")
+        found.append(line(left, " ", (columns((state,), (state_width,)), role), " ", cells, (why, "dim")))
+    return found
+
+
+def _figures(node: NodeView, weight: float | None, moves: float | None) -> dict[Order, str]:
+    version = _version(node)
+    return {
+        "version": "-" if version is None else str(version),
+        "stale": "-" if node.staleness is None else str(node.staleness),
+        "pace": short(node.pace_s),
+        "weight": percent(weight),
+        "moves": percent(moves),
+        "accepted": f"{node.accepted:,}",
+        "refused": f"{node.rejected:,}",
+        "sent": size(node.bytes_on_wire),
+        "seen": short(node.last_update_age_s),
+    }
+
+
+def movement(snapshot: Snapshot) -> dict[str, float]:
+    """Node -> its share in what moves the model: its weight times the usual length of its updates."""
+    nodes = snapshot.status.nodes if snapshot.status else ()
+    norms = {node.node: node.norm for node in nodes if node.norm is not None}
+    usual = statistics.median(norms.values()) if norms else 1.0  # of whom nothing was heard since the program's start
+    moved = {node: weight * norms.get(node, usual) for node, weight in snapshot.voices.items()}
+    total = sum(moved.values())
+    return {node: each / total for node, each in moved.items()} if total > 0 else {}
 
 
 def short(seconds: float | None) -> str:
@@ -162,9 +203,9 @@ def _version(node: NodeView) -> int | None:
     return node.presence.version if node.presence is not None else None
 
 
-def _left(width: int) -> tuple[int, int]:
-    """Widths of name and state: what the figures leave."""
-    room = max(16, width - sum(abs(each) + 1 for each in _WIDTHS) - 1)
-    room = min(room, 40)
-    state = min(14, max(7, room * 2 // 5))
-    return room - state, state
+def _widths(figures: Sequence[Order], width: int) -> list[int]:
+    """Name and state share what the figures leave."""
+    left = width - sum(WIDTHS[each] + 1 for each in figures) - (WHY if width >= WIDE else 0)
+    room = min(MOST_LEFT, max(LEAST_LEFT, left)) - 1
+    state = min(14, max(10, room * 2 // 5))
+    return [room - state, state, *(-WIDTHS[each] for each in figures)]

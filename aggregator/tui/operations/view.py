@@ -12,7 +12,7 @@ _WIDTHS = (14, 10, 12)
 """Time, who, command."""
 
 
-def heading(width: int) -> str:  # noqa: ARG001 - a heading's signature
+def heading(snapshot: Snapshot, width: int) -> str:  # noqa: ARG001 - a heading's signature
     """Above the operations."""
     return columns(("when", "who", "asked to"), _WIDTHS) + " what came of it"
 

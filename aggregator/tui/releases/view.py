@@ -32,7 +32,7 @@ def scores(snapshot: Snapshot, width: int, height: int) -> Words:
     return (*(line(row) for row in curve(known, width, max(1, height - 1), snapshot.glyphs)), line(said))
 
 
-def heading(width: int) -> str:  # noqa: ARG001 - a heading's signature
+def heading(snapshot: Snapshot, width: int) -> str:  # noqa: ARG001 - a heading's signature
     """Above the versions."""
     return columns(("version", "released", "held-out", "nodes", "bytes"), _WIDTHS)
 

@@ -7,14 +7,16 @@ from typing import Any
 
 from fieldfold.cli.figures import number
 from fieldfold.terminal.glyphs import Glyphs, bar, curve
-from fieldfold.terminal.words import Line, Words, columns, counted, fit, foreign, line
+from fieldfold.terminal.words import Line, Words, columns, counted, fit_end, foreign, line, wrapped
 from node_app.records import Drift
 from node_app.tui.alerts import DRIFT_STDS
 from node_app.tui.snapshot import Snapshot
 
 _WIDTHS = (-9, -9, -9, -8, 14)
 """Minimum, mean, maximum, missing, drift."""
-SAMPLE_COLUMNS = 10
+SAMPLE_COLUMNS, SAMPLE_ROWS = 10, 8
+MOST_SAMPLE_COLUMNS = 40
+DROPPED = "dropped "
 
 
 def sources(snapshot: Snapshot, width: int, height: int) -> Words:
@@ -35,8 +37,10 @@ def sources(snapshot: Snapshot, width: int, height: int) -> Words:
         lines.append(line(f"cells: {report['missing_cells']} missing, {report['bad_cells']} no numbers"))
     for what, dropped in (("rows", report["dropped_rows"]), ("windows", report["dropped_windows"])):
         for reason, count in dropped.items():
-            lines.append(line(("dropped ", "warn"), f"{count} {what}: {foreign(reason)}"))
-    files = [line((fit(foreign(file["name"]), width), "dim")) for file in report["files"]]
+            first, *rest = wrapped(f"{count:,} {what}: {foreign(reason)}", width - len(DROPPED))
+            lines.append(line((DROPPED, "warn"), first))
+            lines += (line(" " * len(DROPPED), each) for each in rest)
+    files = [line((fit_end(foreign(file["name"]), width), "dim")) for file in report["files"]]
     return (*lines, *files)[: max(1, height)]
 
 
@@ -58,7 +62,7 @@ def targets(snapshot: Snapshot, width: int, height: int) -> Words:
     return tuple(lines[: max(1, height)])
 
 
-def heading(width: int) -> str:
+def heading(snapshot: Snapshot, width: int) -> str:  # noqa: ARG001 - a heading's signature
     """Above the features."""
     name = _name_width(width)
     return columns(("feature", "minimum", "mean", "maximum", "missing", "  drift", "sample"), (name, *_WIDTHS, 6))
@@ -76,13 +80,45 @@ def features(snapshot: Snapshot, width: int) -> Sequence[Line]:
         known = [number(feature[key]) for key in ("minimum", "mean", "maximum")]
         cells = (foreign(feature["name"] + unit), *known, str(feature["missing"]), f"  {shift}")
         row = columns(cells, (name_width, *_WIDTHS))
-        drawn = curve(samples.get(feature["name"], ()), SAMPLE_COLUMNS, 1, snapshot.glyphs)[0]
+        drawn = curve(samples.get(feature["name"], ()), _sample_width(width), 1, snapshot.glyphs)[0]
         rows.append(line((row if drawn else row.rstrip(), "warn" if far else ""), f" {drawn}" if drawn else ""))
     return rows
 
 
+def names(snapshot: Snapshot) -> Sequence[str]:
+    """The features in the order of the rows."""
+    report: Any = snapshot.status.data if snapshot.status else None
+    return [feature["name"] for feature in report["features"]] if report else ()
+
+
+def told(snapshot: Snapshot, name: str, width: int) -> str:
+    """A feature with all that is known of it, and its values in a training window drawn, oldest on the left."""
+    report: Any = snapshot.status.data if snapshot.status else None
+    found = next((each for each in report["features"] if each["name"] == name), None) if report else None
+    if found is None:
+        return ""
+    unit = f" {foreign(found['unit'])}" if found["unit"] else ""
+    lowest, mean, highest = (number(found[key]) for key in ("minimum", "mean", "maximum"))
+    lines = [f"{lowest} to {highest}{unit}, {mean} in the mean; {counted(found['missing'], 'value')} missing"]
+    if (drift := next((each for each in snapshot.drift if each.name == name), None)) is not None:
+        lines.append(f"here  {number(drift.mean)}{unit}, give or take {number(drift.std)}")
+        lines.append(f"fleet {number(drift.fleet_mean)}{unit}, give or take {number(drift.fleet_std)}")
+        lines.append(f"drift {_shift(drift)[0]}")
+    if values := next((each.values for each in snapshot.sample if each.name == name), ()):
+        known = [value for value in values if value is not None]
+        span = f": {number(min(known))} to {number(max(known))} as the model sees it" if known else ""
+        lines += ["", f"a training window of {counted(len(values), 'row')}{span}"]
+        lines += curve(values, width, SAMPLE_ROWS, snapshot.glyphs)
+    return "\n".join(lines)
+
+
+def _sample_width(width: int) -> int:
+    """More where there is room."""
+    return max(SAMPLE_COLUMNS, min(MOST_SAMPLE_COLUMNS, width - 55 - 20))
+
+
 def _name_width(width: int) -> int:
-    return max(8, width - 55 - SAMPLE_COLUMNS)
+    return max(8, width - 55 - _sample_width(width))
 
 
 def _shift(drift: Drift | None) -> tuple[str, bool]:

@@ -12,7 +12,7 @@ from node_app.tui.snapshot import Snapshot
 _ROLES: Final[dict[str, Role]] = {"warning": "warn", "error": "bad", "critical": "bad", "debug": "dim"}
 
 
-def heading(width: int) -> str:  # noqa: ARG001 - a heading's signature
+def heading(snapshot: Snapshot, width: int) -> str:  # noqa: ARG001 - a heading's signature
     """Above the lines."""
     return "time     level    what the daemon said since its start"
 

@@ -37,11 +37,11 @@ def scores(snapshot: Snapshot, width: int, height: int) -> Words:
     known = [each.score for each in snapshot.adoptions if each.score is not None]
     if not known:
         return (line(("no version was evaluated yet", "dim")),) if snapshot.status else ()
-    span = f"{counted(len(known), 'version')}: {number(known[-1])} now ({number(min(known))} to {number(max(known))})"
+    span = f"{counted(len(known), 'version')}: {number(known[-1])} ({number(min(known))} to {number(max(known))})"
     return (*(line(row) for row in curve(known, width, max(1, height - 1), snapshot.glyphs)), line(span))
 
 
-def heading(width: int) -> str:  # noqa: ARG001 - a heading's signature
+def heading(snapshot: Snapshot, width: int) -> str:  # noqa: ARG001 - a heading's signature
     """Above the versions."""
     return columns(("version", "came", "score"), _WIDTHS) + "  here"
 

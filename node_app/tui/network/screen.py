@@ -20,7 +20,8 @@ class Network(NodeRoom):
     WANTS: ClassVar[frozenset[str]] = frozenset({"outbox"})
     ABOUT = """\
 Broker: the connection, and how often it came back since the daemon started. The round trip is that of the newest \
-chunk of an update, until the broker acknowledged it.
+chunk of an update, until the broker acknowledged it. Fetching: how much of a task or a model is here; a lost link \
+costs none of it.
 Traffic: MQTT payloads since the daemon started, beside what the same updates and versions would be in float32.
 Outbox: updates stay here until the aggregator's receipt, through restarts and power cuts. One of which nothing has \
 been sent is replaced by a newer that holds it too: a gateway that was away for a week sends one."""

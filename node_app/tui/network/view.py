@@ -25,8 +25,10 @@ def broker(snapshot: Snapshot, width: int, height: int) -> Words:  # noqa: ARG00
     if status.link_up_s is not None:
         lines.append(line(f"up {duration(status.link_up_s)}"))
     lines.append(line(f"{counted(status.reconnects, 'reconnect')} in {duration(status.uptime_s)}"))
-    if status.round_trip_s is not None:
+    if status.round_trip_s is not None and status.connected:
         lines.append(line(f"round trip {1000 * status.round_trip_s:.0f} ms"))
+    if status.fetching:
+        lines.append(line(f"fetching {foreign(status.fetching)}"))
     return tuple(lines)
 
 
@@ -45,9 +47,9 @@ def traffic(snapshot: Snapshot, width: int, height: int) -> Words:  # noqa: ARG0
     )
 
 
-def heading(width: int) -> str:  # noqa: ARG001 - a heading's signature
+def heading(snapshot: Snapshot, width: int) -> str:  # noqa: ARG001 - a heading's signature
     """Above the outbox."""
-    return columns(("update", "trained on", "bytes", "made"), (-7, -9, -9, 18)) + " on its way"
+    return columns(("update", "from", "bytes", "made"), _WIDTHS) + " on its way"
 
 
 def outbox(snapshot: Snapshot, width: int) -> Sequence[Line]:  # noqa: ARG001 - a list's signature

@@ -23,7 +23,8 @@ Is it learning: the state in the header, and the loss.
 Is it connected: the link. While it is down, training goes on and nothing is lost.
 Is the model any good: both scores are taken on this gateway's own validation data. Global is the fleet's newest \
 model; served is the one that predictions are made with, the best that was here so far.
-What does it cost: bytes since the daemon's start, and what they would have been uncompressed.
+What does it cost: today's bytes, since midnight or since the daemon's start, and what they would have been \
+uncompressed.
 What needs you: what to do, and the key of the screen that shows more."""
 
     def body(self) -> ComposeResult:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
+from typing import Final
+
 from fieldfold.cli.figures import duration, number, size
 from fieldfold.terminal.glyphs import curve
-from fieldfold.terminal.words import Line, Words, counted, foreign, line
+from fieldfold.terminal.words import Line, Words, counted, foreign, line, wrapped
 from node_app.status import NodeStatus
 from node_app.tui.snapshot import Snapshot
 
 CURVE_COLUMNS = 18
+RUNTIMES: Final = {"onnx": "ONNX Runtime", "torch": "PyTorch"}
 
 
 def model(snapshot: Snapshot, width: int, height: int) -> Words:  # noqa: ARG001 - a view's signature
@@ -30,11 +34,13 @@ def model(snapshot: Snapshot, width: int, height: int) -> Words:  # noqa: ARG001
         line("  served   ", (number(status.served_score).ljust(7), "strong"), f" {served}"),
     ]
     if snapshot.adoptions:
-        lines.append(line(f"adopted {_ago(snapshot.now - snapshot.adoptions[-1].at)}"))
+        last = snapshot.adoptions[-1]
+        word = "adopted" if last.served_version == last.version else "refused"
+        lines.append(line(f"v{last.version} {word} here {_ago(snapshot.now - last.at)}"))
     return (*lines, line((foreign(status.task), "dim")))
 
 
-def training(snapshot: Snapshot, width: int, height: int) -> Words:  # noqa: ARG001
+def training(snapshot: Snapshot, width: int, height: int) -> Words:
     """The present run, and what it costs the box."""
     status = snapshot.status
     if status is None:
@@ -46,16 +52,23 @@ def training(snapshot: Snapshot, width: int, height: int) -> Words:  # noqa: ARG
         lines.append(line(f"step {status.step} of {status.steps}{pace}"))
     if words := next_update(status):
         lines.append(line(words))
-    if status.runtime:
-        lines.append(line(f"{status.runtime} on {status.device}: {foreign(status.runtime_reason)}"))
-    return (*lines, load(snapshot, status))
+    lines.append(load(snapshot, status))
+    return (*lines, *runtime(status, width))[: max(1, height)]
+
+
+def runtime(status: NodeStatus, width: int) -> Words:
+    """What computes, where, and why this one was taken."""
+    if not status.runtime:
+        return ()
+    said = f"{RUNTIMES.get(status.runtime, status.runtime)} on {status.device}: {foreign(status.runtime_reason)}"
+    return tuple(map(line, wrapped(said, width, "  ")))
 
 
 def next_update(status: NodeStatus) -> str:
     """When this gateway sends again, as far as that depends on itself; else empty."""
     if status.state == "learning" and status.steps_per_s and status.steps:
         left_s = max(0, status.steps - status.step) / status.steps_per_s
-        return f"next update in {duration(left_s)}"
+        return f"next update in {duration(left_s) if left_s >= 60 else f'{left_s:.0f} s'}"
     if status.next_run_s is not None:
         return f"next run within {duration(status.next_run_s)}"
     return ""
@@ -85,7 +98,7 @@ def updates(snapshot: Snapshot, width: int, height: int) -> Words:  # noqa: ARG0
                 else f"  {foreign(newest.reason)}"
             )
         )
-    lines.append(line(f"{status.accepted} accepted, {status.rejected} rejected"))
+    lines.append(line(f"today {status.today.accepted:,} accepted, {status.today.rejected:,} rejected"))
     waiting = f"{status.outbox} waiting in the outbox" if status.outbox else "outbox empty"
     return (*lines, line(waiting))
 
@@ -97,14 +110,19 @@ def link(snapshot: Snapshot, width: int, height: int) -> Words:  # noqa: ARG001
         return ()
     trip = "" if status.round_trip_s is None or not status.connected else f"   {1000 * status.round_trip_s:.0f} ms"
     up = f"up {duration(status.link_up_s)}" if status.link_up_s is not None else foreign(status.link)
-    plain = status.float32_up + status.float32_down
+    today = status.today
     return (
         line(foreign(host_of(status.broker)), trip),
-        line(up, f"   {counted(status.reconnects, 'reconnect')}" if status.reconnects else ""),
-        line(f"{size(status.bytes_up)} up   {size(status.bytes_down)} down"),
-        line(f"float32 would be {size(plain)}" if plain else "no model sent or received yet"),
-        line((f"since its start {duration(status.uptime_s)} ago", "dim")),
+        line(up, f"   {counted(today.reconnects, 'reconnect')} today" if today.reconnects else ""),
+        line(f"today {size(today.bytes_up)} up   {size(today.bytes_down)} down"),
+        line(f"float32 would be {size(today.float32)}" if today.float32 else "no model sent or received today"),
+        line((f"counted since {clock(status.today_since)}", "dim")),
     )
+
+
+def clock(at: float) -> str:
+    """The time of day here."""
+    return time.strftime("%H:%M", time.localtime(at))
 
 
 def host_of(url: str) -> str:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import ClassVar, Final
 
-from textual import on, work
+from textual import events, on, work
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal
+from textual.containers import Horizontal, VerticalScroll
 from textual.message import Message
 from textual.screen import Screen
 from textual.widgets import Input, Label, Static
+from textual.worker import get_current_worker
 
 from fieldfold.errors import FieldfoldError
 from fieldfold.terminal import themes
@@ -24,7 +26,7 @@ from node_app.setup.answers import Answers
 from node_app.setup.checks import Finding, look
 
 FIELDS: Final = {
-    "identity": ("certificates", "folder identities/NAME of fieldfold broker init; empty without TLS"),
+    "identity": ("invitation", "code of fieldfold broker invite; or a folder identities/NAME"),
     "name": ("name", "of this gateway; empty for the certificate's"),
     "url": ("broker", "mqtts://broker.plant:8883"),
     "federation": ("federation", "plant"),
@@ -35,13 +37,17 @@ FIELDS: Final = {
 }
 TITLE: Final = "fieldfold  first run: this gateway has no configuration yet"
 FOOT: Final = "enter Test what is answered   ctrl+s Write node.toml and start   f1 Help   ctrl+c Leave"
-BEGIN: Final = "Answer the first four lines and press enter: each step is tested as far as the answers go."
+BEGIN: Final = "Paste the invitation's code and press enter: each step is taken and tested as far as the answers go."
+INVITED: Final = ("name", "url", "federation")
+"""What an invitation's code answers."""
 UNTESTED: Final = "Not all of it was tested and works. Write node.toml all the same, and start?"
 ABOUT: Final = """\
 Each line is a key of node.toml, which is written where you are, as a person would write it; edit it there later.
-certificates: the folder that was copied from the broker's machine: ca.crt, NAME.crt, NAME.key.
+invitation: the code that fieldfold broker invite has printed at the broker. It is good once: with enter the \
+private key is made here, and a certificate for it comes into the folder identity. A folder with ca.crt, NAME.crt \
+and NAME.key from the broker's machine does as well; empty, where the broker wants no certificates.
 columns: the task says which features it wants; name the column of each, or leave out those of the same name.
-enter tests everything, ctrl+s writes the file and starts the gateway. Nothing is written before.
+enter enrols and tests everything, ctrl+s writes node.toml, which is not written before, and starts the gateway.
 tab and shift+tab go from line to line; ctrl+c leaves without writing anything."""
 Look = Callable[[Answers, Path], Iterator[Finding]]
 
@@ -52,6 +58,15 @@ class Found(Message):
     def __init__(self, answers: Answers, findings: tuple[Finding, ...], *, done: bool) -> None:
         super().__init__()
         self.answers, self.findings, self.done = answers, findings, done
+
+
+class Answer(Input):
+    """A line of the form; all that is pasted is one answer, though a mail has broken it into lines."""
+
+    def _on_paste(self, event: events.Paste) -> None:
+        event.prevent_default()
+        event.stop()
+        self.insert_text_at_cursor(" ".join(event.text.split("\n")).strip())
 
 
 class Setup(Screen[None]):
@@ -66,10 +81,10 @@ class Setup(Screen[None]):
         for name, (label, example) in FIELDS.items():
             with Horizontal():
                 yield Label(label)
-                yield Input(id=name, placeholder=example, compact=True)
-        found = Static(BEGIN, id="found", markup=False)
-        found.border_title = " What was found "
-        yield found
+                yield Answer(id=name, placeholder=example, compact=True)
+        with VerticalScroll(id="findings", can_focus=False) as findings:
+            findings.border_title = " What was found "
+            yield Static(BEGIN, id="found", markup=False)
         yield Static(FOOT, classes="foot", markup=False)
 
 
@@ -98,6 +113,7 @@ class SetupApp(App[Path]):
         self.theme = themes.NAMES[theme]
         self._target, self._base, self._look = target, target.resolve().parent, look
         self._tested: Found | None = None
+        self._turn = threading.Lock()
 
     def on_mount(self) -> None:
         """Opens the form."""
@@ -113,6 +129,19 @@ class SetupApp(App[Path]):
         """As they stand there now."""
         return Answers(**{name: self.form.query_one(f"#{name}", Input).value for name in FIELDS})
 
+    @on(Input.Changed, "#identity")
+    def _invited(self, event: Input.Changed) -> None:
+        """A code is nobody else's to read; what it answers needs no answer."""
+        event.input.password = answering.is_code(event.value)
+        try:
+            invited = answering.settled(self.answers)
+        except FieldfoldError:
+            return
+        for name in INVITED:
+            field = self.form.query_one(f"#{name}", Input)
+            field.disabled = event.input.password
+            field.value = getattr(invited, name)
+
     # -- testing --
 
     @on(Input.Submitted)
@@ -122,11 +151,14 @@ class SetupApp(App[Path]):
 
     @work(thread=True, exclusive=True)
     def _test(self, answers: Answers) -> None:
-        """In a thread of its own: a broker that does not answer takes its time."""
+        """In a thread of its own, one at a time: a broker that does not answer takes its time."""
         findings: tuple[Finding, ...] = ()
-        for finding in self._look(answers, self._base):
-            findings = (*findings, finding)
-            self.post_message(Found(answers, findings, done=False))
+        with self._turn:
+            if get_current_worker().is_cancelled:
+                return
+            for finding in self._look(answers, self._base):
+                findings = (*findings, finding)
+                self.post_message(Found(answers, findings, done=False))
         self.post_message(Found(answers, findings, done=True))
 
     @on(Found)
@@ -149,6 +181,7 @@ class SetupApp(App[Path]):
 
     def _show(self, lines: tuple[Line, ...]) -> None:
         self.form.query_one("#found", Static).update(content(lines))
+        self.form.query_one("#findings", VerticalScroll).scroll_end(animate=False)
 
     @property
     def _is_good(self) -> bool:

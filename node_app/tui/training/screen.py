@@ -23,6 +23,8 @@ Now: the run under way, what it costs the box, and why this runtime was taken.
 Loss: the mean over each local run since the daemon started.
 Updates: the newest 200 decisions of the aggregator, with the reason where one was rejected. Stale says how many \
 versions the fleet had moved on while the update was made: it counts for less, and is not wrong. \
+Error says how far what was sent lies from what was trained, as a share of its length: error feedback brings the \
+rest next time; a profile that rounds at random (balanced) is far off each time, and right in the mean. \
 What a rejected update held is not sent again, unless it only came too late: then the next one brings it."""
 
     def body(self) -> ComposeResult:

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from fieldfold.cli.figures import number, size
 from fieldfold.terminal.glyphs import bar, curve
-from fieldfold.terminal.words import Line, Words, columns, counted, foreign, line, wrapped
-from node_app.tui.overview.view import load, next_update
+from fieldfold.terminal.words import Line, Words, columns, counted, foreign, line
+from node_app.tui.overview.view import load, next_update, runtime
 from node_app.tui.snapshot import Snapshot
 
-_WIDTHS = (-7, 8, 9, -6, -9)
-"""Number, time, decision, staleness, size."""
+_WIDTHS = (-7, 8, 9, -6, -9, -7)
+"""Number, time, decision, staleness, size, error."""
 
 
 def present(snapshot: Snapshot, width: int, height: int) -> Words:  # noqa: ARG001 - a view's signature
@@ -29,11 +29,7 @@ def present(snapshot: Snapshot, width: int, height: int) -> Words:  # noqa: ARG0
     if status.steps_per_s is not None:
         lines.append(line(f"{number(status.steps_per_s)} steps/s"))
     lines.append(load(snapshot, status))
-    if status.runtime:
-        lines += map(
-            line, wrapped(f"{status.runtime} on {status.device}: {foreign(status.runtime_reason)}", width, "  ")
-        )
-    return tuple(lines)
+    return (*lines, *runtime(status, width))
 
 
 def losses(snapshot: Snapshot, width: int, height: int) -> Words:
@@ -43,23 +39,25 @@ def losses(snapshot: Snapshot, width: int, height: int) -> Words:
     known = [each.loss for each in snapshot.runs]
     newest = snapshot.runs[-1]
     span = f"{number(known[-1])} now ({number(min(known))} to {number(max(known))})"
-    last = f"last {newest.num_steps} steps, {newest.seconds:.1f} s, {size(newest.size_bytes)}"
+    last = f"last {newest.num_steps:,} steps, {newest.seconds:.1f} s"
     took = f"{counted(len(known), 'run')}; {last}"
     return (*(line(row) for row in curve(known, width, max(1, height - 2), snapshot.glyphs)), line(span), line(took))
 
 
-def heading(width: int) -> str:  # noqa: ARG001 - a heading's signature
+def heading(snapshot: Snapshot, width: int) -> str:  # noqa: ARG001 - a heading's signature
     """Above the updates."""
-    return columns(("update", "decided", "decision", "stale", "bytes"), _WIDTHS) + "  why"
+    return columns(("update", "decided", "decision", "stale", "bytes", "error"), _WIDTHS) + "  why"
 
 
 def updates(snapshot: Snapshot, width: int) -> Sequence[Line]:  # noqa: ARG001 - a list's signature
     """What the aggregator decided, newest first."""
     rows = []
+    errors = {each.sequence: f"{100 * each.error:.0f} %" for each in snapshot.runs}
     for each in snapshot.history:
         decided = time.strftime("%H:%M:%S", time.localtime(each.decided_at))
         left = columns((f"#{each.sequence}", decided), _WIDTHS[:2])
-        right = columns((str(each.staleness), size(each.size_bytes)), _WIDTHS[3:])
+        figures = (str(each.staleness), size(each.size_bytes), errors.get(each.sequence, "-"))
+        right = columns(figures, _WIDTHS[3:])
         word = "accepted" if each.accepted else "rejected"
         reason = f"  {foreign(each.reason)}" if each.reason else ""
         rows.append(line(left, " ", (word.ljust(9), "good" if each.accepted else "bad"), f" {right}{reason}"))

@@ -36,6 +36,8 @@ def node(number: int, **changes: Any) -> NodeView:
         last_reason="too stale: against version 12" if number % 4 else "",
         pace_s=60.0 + number % 5,
         excluded_by="",
+        staleness=number % 4,
+        norm=0.2 + 0.05 * (number % 5),
     )
     return msgspec.structs.replace(view, **changes)
 

@@ -54,7 +54,7 @@ def test_a_quiet_fleet_needs_nobody() -> None:
     ("changes", "told"),
     [
         ({"state": "storage full", "detail": "disk full"}, "intake stands still: disk full"),
-        ({"connected": False, "link": "down: refused"}, "the broker is not reached: down: refused"),
+        ({"connected": False, "link": "down: refused"}, "the broker is not reached: refused"),
         ({"state": "waiting for a task"}, "fieldfold task publish"),
         ({"state": "waiting for statistics", "statistics_from": 3}, "gateways have sent statistics: 3 have"),
         ({"state": "paused"}, "the model stays at v412: p goes on, e releases"),
@@ -82,6 +82,20 @@ def test_nodes_that_are_away_slow_or_stuck_are_counted() -> None:
     assert "press-12: more than ten times slower" in words(quiet(*fleet))
     stuck = node(0, presence=NodePresence(node="press-00", state="needs attention", detail="no column 26"))
     assert "press-00 cannot go on: no column 26" in words(quiet(stuck))
+
+
+def test_a_share_in_the_movement_is_weight_times_length() -> None:
+    fleet = (node(0, node="a", norm=3.0), node(1, node="b", norm=1.0), node(2, node="c", norm=None))
+    snapshot = msgspec.structs.replace(quiet(*fleet), voices={"a": 0.25, "b": 0.5, "c": 0.25})
+    assert nodes.movement(snapshot) == pytest.approx({"a": 0.75 / 1.75, "b": 0.5 / 1.75, "c": 0.5 / 1.75})
+    assert nodes.movement(quiet()) == {}
+
+
+@given(st.integers(57, 160), st.sampled_from(ORDERS))
+def test_what_the_nodes_are_sorted_by_is_always_shown(width: int, order: Any) -> None:
+    snapshot = msgspec.structs.replace(quiet(node(0)), order=order)
+    assert order.upper() in nodes.heading(snapshot, width)
+    assert len(lines_of(nodes.rows(snapshot, width)).split()) >= len(nodes.shown(snapshot, width))
 
 
 def test_one_voice_among_many_is_named() -> None:

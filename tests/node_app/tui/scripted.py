@@ -12,6 +12,7 @@ import msgspec
 from fieldfold.control.recent import Recent
 from fieldfold.control.server import ControlServer
 from fieldfold.logs import Entry
+from node_app.day import Counts
 from node_app.records import Adoption, Carried, Decided, Drift, Run, Sample, Waiting
 from node_app.status import NodeStatus
 from node_app.tui.app import NodeApp
@@ -81,6 +82,9 @@ LEARNING = NodeStatus(
     rejected=1,
     last_receipt="update 42 accepted",
     outbox=0,
+    fetching="",
+    today=Counts(accepted=31, rejected=1, bytes_up=1_300_000, bytes_down=900_000, float32=131_000_000, reconnects=2),
+    today_since=AT - 4 * 3600.0,
     last_update_bytes=14_200,
     bytes_up=1_300_000,
     bytes_down=900_000,
@@ -114,7 +118,7 @@ class ScriptedDaemon:
         self.runs: Recent[Run] = Recent(100)
         self.adoptions: Recent[Adoption] = Recent(100)
         for n in range(40):
-            self.runs.add(Run(AT - 60 * (40 - n), 372 + n, 0.2 + 0.8 / (n + 1), 400, 1.7, 14_200))
+            self.runs.add(Run(AT - 60 * (40 - n), 372 + n, 0.2 + 0.8 / (n + 1), 400, 1.7, 14_200, 3 + n, 0.4))
             self.adoptions.add(Adoption(AT - 60 * (40 - n), 373 + n, 14 + 20 / (n + 1), min(373 + n, 411)))
         self.log.add(Entry(AT - 10, "info", "connected to broker.plant"))
         self.log.add(Entry(AT, "warning", "update 39 rejected: the update is not finite"))

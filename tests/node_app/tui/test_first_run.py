@@ -5,24 +5,30 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from textual import events
 from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
+from broker_config.invite import Guest, invite
 from fieldfold.terminal.reading import Question, Reading
+from node_app import starting
 from node_app.config import load
 from node_app.setup.answers import Answers
 from node_app.setup.checks import Finding
+from node_app.tui.app import NodeApp
 from node_app.tui.setup.app import SetupApp
 from tests.broker.loop import LoopFleet
 from tests.node_app.turbofan import bundle_file
-from tests.terminal.screens import drive
+from tests.terminal.screens import drive, shown
 from tests.terminal.tmux import Tmux, end_daemon, until
 
-NODE = "gateway-01"
+NODE, INVITED = "gateway-01", "gateway-09"
+DATA = Path(__file__).resolve().parents[3] / "examples/turbofan/data/train_FD001.txt.gz"
 COLUMNS = " ".join(f"s{number}={number + 5}" for number in (2, 3, 4, 7, 8, 9, 11, 12, 13, 14, 15, 17, 20, 21))
 TYPED = {
     "name": "press-07",
@@ -126,6 +132,76 @@ def test_tab_goes_through_the_lines_and_f1_helps(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+async def paste(app: SetupApp, pilot: Pilot[Path], words: str) -> None:
+    field = app.form.query_one("#identity", Input)
+    field.focus()
+    field.post_message(events.Paste(words))
+    await pilot.pause()
+
+
+def test_what_is_no_whole_code_is_said(tmp_path: Path) -> None:
+    async def work() -> None:
+        app = SetupApp(tmp_path / "node.toml")
+        async with app.run_test(size=(80, 24)) as pilot:
+            await paste(app, pilot, "fieldfold1-abcdef")
+            await pilot.press("enter")
+            await reads(app, pilot, "the invitation's code is damaged or not whole")
+            await pilot.press("ctrl+s", "y")
+            await pilot.pause()
+            assert app.return_value is None
+
+    drive(work())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.timeout(400)
+def test_from_an_invitations_code_to_a_training_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, socket = tmp_path / "gateway", tmp_path / "s"
+    here.mkdir()
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(socket))
+
+    async def answer(code: str) -> None:
+        app = SetupApp(here / "node.toml")
+        async with app.run_test(size=(80, 24)) as pilot:
+            await paste(app, pilot, f"{code[:70]}\r\n{code[70:]}\n")
+            line = app.form.query_one("#identity", Input)
+            assert line.password, "a code is nobody else's to read"
+            assert [app.form.query_one(f"#{name}", Input).value for name in ("name", "federation")] == [
+                INVITED,
+                "turbofan",
+            ]
+            await fill(app, pilot, files=str(DATA), series="1", order="2", columns=COLUMNS)
+            await pilot.press("ctrl+s", "y")
+            await reads(app, pilot, "the invitation was not used yet")
+            await pilot.press("enter")
+            await reads(
+                app, pilot, f"the code invites {INVITED}", "enrolled: the key was made here", "all of it works"
+            )
+            await pilot.press("enter")
+            await reads(app, pilot, "all of it works")
+            assert "enrolled:" not in str(app.form.query_one("#found", Static).content), "a code is good once"
+            await pilot.press("ctrl+s")
+            await pilot.pause()
+            assert app.return_value == here / "node.toml"
+
+    async def look() -> None:
+        async with shown(NodeApp(socket / "node.sock")) as screens:
+            await screens.reads(INVITED, "link ok", "steps/s", " accepted, 0 rejected")
+
+    with LoopFleet(tmp_path / "fleet", bundle_file(), {NODE: (3, 5, 8, 13)}, {NODE: 40.0}) as fleet:
+        fleet.start_broker()
+        fleet.start_aggregator()
+        fleet.until(lambda status: status["connected"], "the aggregator is not connected")
+        drive(answer(invite(fleet.folder / "broker", Guest(INVITED, "turbofan"), timedelta(hours=1))))
+        assert load(here / "node.toml").name == INVITED
+        assert {path.name for path in here.iterdir()} == {"identity", "node.toml"}
+        try:
+            starting.start(here / "node.toml")
+            drive(look())
+        finally:
+            end_daemon(socket / "node.sock")
+
+
 @pytest.mark.timeout(400)
 def test_from_nothing_to_a_training_node(tmp_path: Path) -> None:
     with LoopFleet(tmp_path / "fleet", bundle_file(), {NODE: (3, 5, 8, 13)}, {NODE: 40.0}) as fleet:
@@ -134,13 +210,12 @@ def test_from_nothing_to_a_training_node(tmp_path: Path) -> None:
         fleet.until(lambda status: status["connected"], "the aggregator is not connected")
         here = tmp_path / "gateway"
         here.mkdir()
-        data = Path(__file__).resolve().parents[3] / "examples/turbofan/data/train_FD001.txt.gz"
         typed = {
-            "certificates": str(fleet.folder / "broker" / "identities" / NODE),
+            "invitation": str(fleet.folder / "broker" / "identities" / NODE),
             "name": "",
             "broker": f"mqtts://localhost:{fleet.link_config.url.rpartition(':')[2]}",
             "federation": "turbofan",
-            "data files": str(data),
+            "data files": str(DATA),
             "series column": "1",
             "order column": "2",
             "columns": COLUMNS,
@@ -150,7 +225,7 @@ def test_from_nothing_to_a_training_node(tmp_path: Path) -> None:
         start = f"cd {here} && RUNTIME_DIRECTORY={socket} {sys.executable} -m fieldfold node"
         tmux = Tmux(tmp_path / "tmux", f"sh -c '{start}'")
         try:
-            tmux.reads("first run", "certificates")
+            tmux.reads("first run", "invitation")
             for words in typed.values():
                 tmux.type(words)
                 tmux.press("Tab")

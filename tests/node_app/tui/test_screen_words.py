@@ -84,7 +84,7 @@ def test_scores_are_those_of_this_gateways_own_data() -> None:
     assert said[1] == "rmse on own validation data"
     assert said[2].split()[:2] == ["global", "14.62"]
     assert said[3].split() == ["served", "14.1", "v411"]
-    assert said[4] == "adopted 12 min ago"
+    assert said[4] == "v412 refused here 12 min ago"
 
 
 def test_a_node_without_a_task_is_told_where_one_comes_from() -> None:
@@ -95,7 +95,7 @@ def test_what_training_costs_and_when_it_sends_next() -> None:
     said = lines_of(overview.training(seen(), 38, 6))
     assert "step 180 of 400   1.5 steps/s" in said
     assert "next update in 2 min" in said
-    assert "onnx on cpu: no CUDA device here" in said
+    assert "ONNX Runtime on cpu: no CUDA device\n  here" in said
     assert "CPU 38 %   71 MB   52 °C" in said
     waits = seen(state="waiting for a newer version", next_run_s=540.0)
     assert overview.next_update(waits.status or LEARNING) == "next run within 9 min"
@@ -104,8 +104,8 @@ def test_what_training_costs_and_when_it_sends_next() -> None:
 def test_the_link_with_its_bytes_beside_float32() -> None:
     said = lines_of(overview.link(seen(), 38, 5))
     assert "broker.plant:8883  TLS   23 ms" in said
-    assert "up 3 h 0 min   2 reconnects" in said
-    assert "1.3 MB up   900.0 kB down" in said
+    assert "up 3 h 0 min   2 reconnects today" in said
+    assert "today 1.3 MB up   900.0 kB down" in said
     assert "float32 would be 131.0 MB" in said
     assert "down: refused" in lines_of(overview.link(seen(link_up_s=None, link="down: refused"), 38, 5))
 
@@ -114,7 +114,7 @@ def test_decisions_come_with_the_reason_where_one_was_rejected() -> None:
     history = (Decided(2, False, "the update is not finite", 3, 14_200, AT), Decided(1, True, "", 1, 900, AT))
     snapshot = msgspec.structs.replace(seen(), history=history)
     rows = [text(row) for row in training.updates(snapshot, 78)]
-    assert rows[0].endswith("rejected       3   14.2 kB  the update is not finite")
+    assert rows[0].endswith("rejected       3   14.2 kB       -  the update is not finite")
     assert rows[1].split()[0] == "#1"
     assert "accepted" in rows[1]
     assert "#2 rejected" in lines_of(overview.updates(snapshot, 38, 5))
@@ -170,7 +170,7 @@ def test_nothing_is_said_where_nothing_needs_doing() -> None:
     [
         ({"state": "needs attention", "detail": "disk full; make room"}, "disk full; make room", "l"),
         ({"state": "paused"}, "training is paused: p goes on", "p"),
-        ({"connected": False, "link": "down: timed out"}, "broker.plant:8883 is not reached: down: timed out", "n"),
+        ({"connected": False, "link": "down: timed out"}, "broker.plant:8883 is not reached: timed out", "n"),
         ({"outbox": 8}, "8 updates wait for receipts: does the aggregator run?", "n"),
         (
             {"accepted": 1, "rejected": 3, "last_receipt": "update 4 rejected: NaN"},
@@ -208,7 +208,7 @@ def test_a_daemon_that_is_gone_is_said_above_all_and_what_was_heard_stays() -> N
         seen(), lost="/run/x.sock: no daemon answers there; start it", lost_at=AT - 300
     )
     assert words_of(snapshot) == [
-        "/run/x.sock: no daemon answers there; start it, for 5 min now. It is asked again every second."
+        "/run/x.sock: no daemon answers there, for 5 min now: start it. It is asked again every second."
     ]
     assert "NOT REACHED   for 5 min" in lines_of(frame.header(snapshot, "overview", 78))
     assert lines_of(overview.model(snapshot, 38, 6))
@@ -261,7 +261,7 @@ def test_a_falling_curve_falls_in_all_glyphs() -> None:
 
 
 def test_curves_of_loss_and_score_say_their_span() -> None:
-    runs = tuple(Run(AT, version, 1 / (version + 1), 400, 1.7, 900) for version in range(4))
+    runs = tuple(Run(AT, version, 1 / (version + 1), 400, 1.7, 900, version, 0.4) for version in range(4))
     said = lines_of(overview.curves(msgspec.structs.replace(seen(), runs=runs), 40, 8)).splitlines()
     assert said[0] == "loss  0.25 to 1, 4 points"
 

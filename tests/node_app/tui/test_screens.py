@@ -43,7 +43,7 @@ def test_each_screen_by_its_key(daemon: ScriptedDaemon) -> None:
     async def work() -> None:
         with daemon.up():
             async with attached(daemon.path) as screens:
-                await screens.reads("Overview", "#42 accepted", "adopted 1 min ago")
+                await screens.reads("Overview", "#42 accepted", "v412 refused here 1 min ago")
                 for key, words in {
                     "d": ("Data", "+3.4 std far", "remaining life in cycles"),
                     "t": ("Training", "the update is not finite", "step 180 of 400"),
@@ -246,7 +246,7 @@ def test_an_idle_screen_draws_nothing(daemon: ScriptedDaemon) -> None:
     async def work() -> None:
         with daemon.up():
             async with attached(daemon.path) as screens:
-                await screens.reads("#42 accepted", "adopted", "LEARNING")
+                await screens.reads("#42 accepted", "refused here", "LEARNING")
                 daemon.say(uptime_s=daemon.now.uptime_s + 1)
                 await screens.reads("CPU 0 %")
                 before = {pane: pane.drawn for pane in screens.app.screen.query(Pane)}

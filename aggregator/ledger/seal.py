@@ -1,0 +1,108 @@
+"""The aggregator's key for what it witnesses: Ed25519, in a file beside the ledger, made at the first start."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+    load_pem_public_key,
+)
+
+from aggregator.ledger.chain import Verify
+from fieldfold.errors import StoreError
+
+KEY_FILE, PUBLIC_FILE = "seal.key", "seal.pub"
+_REMEDY = "put back the one from a backup; without it, the former rows can still be audited with seal.pub"
+
+
+class Seal:
+    """The private key in `folder`; made, with its public half beside it, when there is none.
+
+    Raises:
+        StoreError: others may read it, it is no such key, or the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / KEY_FILE
+        try:
+            if not path.exists():
+                _make(path)
+            mode = stat.S_IMODE(path.stat().st_mode)
+            if mode & (stat.S_IRWXG | stat.S_IRWXO):
+                raise StoreError(
+                    f"{path}: the private key may be read by others (mode {mode:04o})", f"chmod 600 {path}"
+                )
+            key = load_pem_private_key(path.read_bytes(), password=None)
+            if not isinstance(key, Ed25519PrivateKey):
+                raise StoreError(f"{path}: is not an Ed25519 key", _REMEDY)
+            public = folder / PUBLIC_FILE
+            if not public.exists():
+                public.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be used: {error.strerror}", "check the folder and its owner") from None
+        except (ValueError, TypeError):
+            raise StoreError(f"{path}: is not a plain private key in PEM form", _REMEDY) from None
+        self._key = key
+        self.fingerprint = fingerprint_of(key.public_key())
+
+    def sign(self, message: bytes) -> bytes:
+        """64 bytes."""
+        return self._key.sign(message)
+
+
+def fingerprint_of(key: Ed25519PublicKey) -> str:
+    """SHA-256 of the 32 bytes of the key, in hex."""
+    return hashlib.sha256(key.public_bytes(Encoding.Raw, PublicFormat.Raw)).hexdigest()
+
+
+def verifier(paths: Iterable[Path]) -> Verify:
+    """Believes the public keys in these files.
+
+    Raises:
+        StoreError: when one is none.
+    """
+    known = {fingerprint_of(key): key for key in map(_public, paths)}
+
+    def verify(fingerprint: str, signature: bytes, message: bytes) -> bool:
+        try:
+            known[fingerprint].verify(signature, message)
+        except (KeyError, InvalidSignature):
+            return False
+        return True
+
+    return verify
+
+
+def _public(path: Path) -> Ed25519PublicKey:
+    try:
+        key = load_pem_public_key(path.read_bytes())
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error.strerror}", "give seal.pub with --key") from None
+    except ValueError:
+        raise StoreError(f"{path}: is not a public key in PEM form", "give seal.pub with --key") from None
+    if not isinstance(key, Ed25519PublicKey):
+        raise StoreError(f"{path}: is not an Ed25519 key", "give seal.pub with --key")
+    return key
+
+
+def _make(path: Path) -> None:
+    """Under its name only when it is whole."""
+    pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    part = path.with_name(f"{path.name}.part")
+    part.unlink(missing_ok=True)
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(pem)
+        file.flush()
+        os.fsync(file.fileno())
+    part.rename(path)

@@ -1,0 +1,72 @@
+"""AWS IoT Core: policies in the place of access rules, and the limits that a federation meets there.
+
+A policy may have 2048 characters, so that a role has two: what it says, and what it hears.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from broker_config.rights import AGGREGATOR, NODE, OBSERVER, Role, topic
+
+REGION, ACCOUNT = "REGION", "ACCOUNT"
+COMMON_NAME = "${iot:Certificate.Subject.CommonName}"
+
+_NOTES = """\
+Put your own REGION and ACCOUNT. Register ca/ca.crt as a CA, each client's certificate as an active one, and
+attach to it both policies of its role. What a client may do follows the name in its certificate, which it
+cannot choose. A Thing for each is optional; call it fieldfold-FEDERATION-NODE, as the client id is.
+Payloads end at 128 kB: message_bytes under [broker] is 61440 by default, leave it below 131072.
+Topics have at most 7 slashes and 256 bytes; fieldfold's have 5 and 200.
+A connection may send 100 messages and 512 kB a second: messages_per_s = 90 and bytes_per_s = 450000, the
+defaults, keep below. keepalive_s is 30 to 1200 there.
+Retained messages are counted for the account: a federation keeps one for each node's status, the chunks of
+its bundle, one snapshot and the deltas since. Where the quota is small, lower release.snapshot_every.
+A session of a client that is away is kept for an hour, unless you raise it, up to 7 days. Nothing is lost: a
+gateway reads what it missed from retained messages, and sends again what has no receipt.
+QoS 2, $SYS and overlapping subscriptions are not there; fieldfold uses none.
+To revoke, make the certificate inactive and end its connection; there is no CRL. Changed policies take
+minutes."""
+
+SESSIONS = {NODE: ("", "-doctor"), AGGREGATOR: ("", "-lookout"), OBSERVER: ("",)}
+"""What a client's id ends with, one for each session that a program has; no pattern, which would fit another node."""
+
+
+def aws(federation: str) -> str:
+    """A JSON object: two policies for each role, and what is to be known.
+
+    Args:
+        federation: its name.
+    """
+    policies = {
+        f"fieldfold-{federation}-{role.name}-{half}": {"Version": "2012-10-17", "Statement": statements}
+        for role in (NODE, AGGREGATOR, OBSERVER)
+        for half, statements in (("says", _says(role, federation)), ("hears", _hears(role, federation)))
+    }
+    return json.dumps({"notes": _NOTES.splitlines(), "policies": policies}, indent=2) + "\n"
+
+
+def _says(role: Role, federation: str) -> list[dict[str, Any]]:
+    name = COMMON_NAME if role is NODE else role.name
+    statements = [_allow("iot:Connect", "client", [f"fieldfold-{federation}-{name}{end}" for end in SESSIONS[role]])]
+    for action, rights in (("iot:Publish", role.writes), ("iot:RetainPublish", role.retains)):
+        statements += [_allow(action, "topic", _named(rights, federation, plus="*"))] if rights else []
+    return statements
+
+
+def _hears(role: Role, federation: str) -> list[dict[str, Any]]:
+    return [
+        _allow("iot:Subscribe", "topicfilter", _named(role.reads, federation, plus="+")),
+        _allow("iot:Receive", "topic", _named(role.reads, federation, plus="*")),
+    ]
+
+
+def _named(rights: tuple[str, ...], federation: str, *, plus: str) -> list[str]:
+    """In a policy * stands for anything; + and # stand for themselves, as they do in the filter of a subscription."""
+    return [topic(right, federation, COMMON_NAME).replace("+", plus).replace("#", "*") for right in rights]
+
+
+def _allow(action: str, kind: str, names: list[str]) -> dict[str, Any]:
+    resources = [f"arn:aws:iot:{REGION}:{ACCOUNT}:{kind}/{name}" for name in names]
+    return {"Effect": "Allow", "Action": action, "Resource": resources}
