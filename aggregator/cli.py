@@ -92,6 +92,14 @@ def tui(socket: Path | None, theme: str | None, glyphs: Glyphs | None, *, read_o
     opening.show(load, where, "fieldfold aggregator status --json", theme=theme, glyphs=glyphs, read_only=read_only)
 
 
+def _gateways(status: dict[str, Any]) -> list[str]:
+    """How good the model is where it is used."""
+    if status["score_median"] is None:
+        return []
+    median, worst = number(status["score_median"]), number(status["score_worst_decile"])
+    return [f"gateways    {status['metric']} median {median}, worst tenth {worst}, each on its own data"]
+
+
 def lines(status: dict[str, Any]) -> list[str]:
     """The status for people, one fact a line."""
     score = "-" if status["score"] is None else f"{number(status['score'])} at version {status['score_version']}"
@@ -105,6 +113,7 @@ def lines(status: dict[str, Any]) -> list[str]:
         f"task        {status['task'] or 'none yet: fieldfold task publish X.bundle'}",
         f"version     {'-' if status['version'] is None else status['version']}",
         f"held-out    {status['metric']} {score}",
+        *_gateways(status),
         f"nodes       {status['nodes_online']} of {status['nodes_known']} online",
         f"updates     {status['accepted']} accepted, {status['rejected']} rejected, {status['malformed']} malformed",
         f"staleness   median {status['staleness_median']:.0f}, largest {status['staleness_max']}",

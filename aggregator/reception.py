@@ -240,11 +240,13 @@ def _decision(node: str, whole: Whole, verdict: Verdict, model: GlobalModel | No
     )
     if isinstance(verdict, Rejected):
         return msgspec.structs.replace(row, code=verdict.code, reason=verdict.reason, hint=verdict.hint)
+    score, num_scored = update.base_score
     return msgspec.structs.replace(
         row,
         accepted=True,
         num_examples=update.num_examples,
         staleness=verdict.staleness,
         norm=verdict.norm,
+        score=score if num_scored else None,
         body=whole.body,
     )

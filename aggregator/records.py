@@ -77,6 +77,8 @@ class NodeView(msgspec.Struct, frozen=True):
         pace_s: usual time between two of its accepted updates; None before the second since the program's start.
         staleness: of its newest accepted update, in versions; None before the first since the program's start.
         norm: usual length of its accepted updates; None likewise.
+        score: of the version that its newest accepted update was against, on its own validation data; None likewise,
+            and where it has none.
         excluded_by: who has excluded it; empty where nobody has.
     """
 
@@ -91,6 +93,7 @@ class NodeView(msgspec.Struct, frozen=True):
     excluded_by: str
     staleness: int | None = None
     norm: float | None = None
+    score: float | None = None
 
 
 class AggregatorStatus(msgspec.Struct, frozen=True):
@@ -101,6 +104,8 @@ class AggregatorStatus(msgspec.Struct, frozen=True):
         term: in which it keeps the federation; 0 while it does not know that nobody else does.
         score: newest held-out score with its version.
         better: `lower` or `higher`: which score is; empty before there is a task.
+        score_median, score_worst_decile: over the nodes' own scores, of those that told one; the second is the
+            mean of the worst tenth of them, at least one.
         evaluation_trouble: why there are no scores, where some are wanted.
         staleness_median, staleness_max: over the newest accepted updates.
         reasons: rejected and deferred updates since the start of the program, by the receipt's code.
@@ -121,6 +126,8 @@ class AggregatorStatus(msgspec.Struct, frozen=True):
     version: int | None
     score: float | None
     score_version: int | None
+    score_median: float | None
+    score_worst_decile: float | None
     evaluation_trouble: str
     metric: str
     better: str

@@ -7,6 +7,7 @@ import math
 import statistics
 import time
 from collections.abc import Mapping
+from typing import Literal, NamedTuple
 
 import fieldfold
 from aggregator.federation import Federation
@@ -18,6 +19,13 @@ BYTES_PER_PARAMETER = 4
 RECENT_STALENESS = 10_000
 GAIN = 0.2
 """Of the newest value in what is usual."""
+
+
+class Spread(NamedTuple):
+    """How good the model is where it is used: the median over nodes, and the mean of the worst tenth of them."""
+
+    median: float
+    worst_decile: float
 
 
 class NodeTally:
@@ -33,15 +41,16 @@ class NodeTally:
         self.pace_s: float | None = None
         self.staleness: int | None = None
         self.norm: float | None = None
+        self.score: float | None = None
         self.last_reason = ""
         self.presence: NodePresence | None = None
 
-    def moved(self, now: float, staleness: int, norm: float) -> None:
+    def moved(self, now: float, staleness: int, norm: float, score: float | None) -> None:
         """An update of it was accepted."""
         if self.last_accepted is not None:
             self.pace_s = _usual(self.pace_s, now - self.last_accepted)
         self.last_accepted = now
-        self.staleness, self.norm = staleness, _usual(self.norm, norm)
+        self.staleness, self.norm, self.score = staleness, _usual(self.norm, norm), score
 
     def view(self, node: str, excluded_by: str) -> NodeView:
         """A frozen copy."""
@@ -58,6 +67,7 @@ class NodeTally:
             excluded_by,
             self.staleness,
             self.norm,
+            self.score,
         )
 
 
@@ -100,7 +110,7 @@ class Tally:
         mine.last_update = time.monotonic()
         if decision.accepted:
             mine.accepted += 1
-            mine.moved(mine.last_update, decision.staleness, decision.norm)
+            mine.moved(mine.last_update, decision.staleness, decision.norm, decision.score)
             mine.parameters += decision.num_params
             mine.last_reason = ""
             self.staleness.append(decision.staleness)
@@ -136,6 +146,15 @@ class Tally:
             node.presence is not None and node.presence.state != "offline" for node in list(self.nodes.values())
         )
 
+    def scores(self, better: Literal["lower", "higher"]) -> Spread | None:
+        """Over the nodes' own scores; None while nobody has told one."""
+        worst_first = sorted(
+            (node.score for node in list(self.nodes.values()) if node.score is not None), reverse=better == "lower"
+        )
+        if not worst_first:
+            return None
+        return Spread(statistics.median(worst_first), statistics.fmean(worst_first[: -(-len(worst_first) // 10)]))
+
     def staleness_median(self) -> float:
         """Median staleness of the newest accepted updates; 0 before the first."""
         return float(statistics.median(tuple(self.staleness))) if self.staleness else 0.0
@@ -165,6 +184,7 @@ def describe(  # noqa: PLR0913 - the picture has as many sources
     """Copies the present numbers into a frozen status."""
     bundle, model = federation.bundle, federation.model
     score_version, score = federation.score or (None, None)
+    spread = tally.scores(bundle.manifest.metrics[0].better) if bundle else None
     return AggregatorStatus(
         state=state,
         detail=detail,
@@ -177,6 +197,8 @@ def describe(  # noqa: PLR0913 - the picture has as many sources
         version=model.version if model else None,
         score=score if score is not None and math.isfinite(score) else None,
         score_version=score_version,
+        score_median=spread.median if spread else None,
+        score_worst_decile=spread.worst_decile if spread else None,
         evaluation_trouble=evaluation_trouble,
         metric=bundle.manifest.metrics[0].name if bundle else "",
         better=bundle.manifest.metrics[0].better if bundle else "",

@@ -130,8 +130,8 @@ class Ledger(Operations):
         """Writes an update with its decision; returns its place in the log."""
         cursor = self._db.execute(
             "INSERT INTO contribution (task, node, sequence, digest, base_version, num_examples, accepted, code,"
-            " reason, hint, staleness, norm, num_params, size_bytes, body, received_at)"
-            " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            " reason, hint, staleness, norm, num_params, size_bytes, score, body, received_at)"
+            " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (
                 decision.task,
                 decision.node,
@@ -147,6 +147,7 @@ class Ledger(Operations):
                 decision.norm,
                 decision.num_params,
                 decision.size_bytes,
+                decision.score,
                 decision.body,
                 time.time(),
             ),
@@ -157,7 +158,7 @@ class Ledger(Operations):
         """Takes over a task's log from another ledger; behind `start` without that of some nodes. Places stay."""
         for row in source._each("SELECT * FROM contribution WHERE task = ? ORDER BY id", (task,)):
             if row[0] <= start or row[2] not in without:
-                self._db.execute("INSERT INTO contribution VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)", row)
+                self._db.execute("INSERT INTO contribution VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)", row)
 
     def copy_forgotten(self, source: Ledger) -> None:
         """Takes over what is left of the decisions that another ledger does not hold any more."""
@@ -178,7 +179,7 @@ class Ledger(Operations):
 
     _DECISION = (
         "SELECT task, node, sequence, digest, base_version, num_examples, accepted, size_bytes, code, reason, hint,"
-        " staleness, norm, num_params, body, id FROM contribution "
+        " staleness, norm, num_params, score, body, id FROM contribution "
     )
 
     def decision(self, node: str, sequence: int) -> Decision | None:

@@ -16,7 +16,11 @@ class TaskRecord(msgspec.Struct, frozen=True):
 
 
 class Decision(msgspec.Struct, frozen=True):
-    """A whole update and what was decided on it; `body` is None when it was rejected."""
+    """A whole update and what was decided on it; `body` is None when it was rejected.
+
+    Attributes:
+        score: of its base version on the node's own validation data, as the node says; None where it says none.
+    """
 
     task: str
     node: str
@@ -32,6 +36,7 @@ class Decision(msgspec.Struct, frozen=True):
     staleness: int = 0
     norm: float = 0.0
     num_params: int = 0
+    score: float | None = None
     body: bytes | None = None
     id: int = 0
 

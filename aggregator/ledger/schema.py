@@ -55,7 +55,8 @@ CREATE TABLE IF NOT EXISTS chunk (
     PRIMARY KEY (node, digest, position)
 ) STRICT;
 
--- Every whole update, in the order of its decision; `body` is the update as received, kept when accepted.
+-- Every whole update, in the order of its decision; `body` is the update as received, kept when accepted, and `score`
+-- that of its base version on the node's own validation data, as the node says.
 CREATE TABLE IF NOT EXISTS contribution (
     id INTEGER PRIMARY KEY,
     task TEXT NOT NULL,
@@ -72,6 +73,7 @@ CREATE TABLE IF NOT EXISTS contribution (
     norm REAL NOT NULL,
     num_params INTEGER NOT NULL,
     size_bytes INTEGER NOT NULL,
+    score REAL,
     body BLOB,
     received_at REAL NOT NULL,
     UNIQUE (node, sequence)

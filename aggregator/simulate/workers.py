@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
+import threading
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -182,6 +183,7 @@ _desk: list[_Desk | FieldfoldError] = []
 
 
 def _begin(scenario: Scenario, bundle_data: bytes, base: Path) -> None:
+    threading.Thread(target=_end_with_the_caller, daemon=True).start()
     try:
         bundle = Bundle.from_bytes(bundle_data)
         data = read(scenario, bundle, base)
@@ -189,6 +191,13 @@ def _begin(scenario: Scenario, bundle_data: bytes, base: Path) -> None:
         _desk.append(_Desk(scenario, bundle, data, runtime, _rare(scenario, bundle, data)))
     except FieldfoldError as error:
         _desk.append(error)
+
+
+def _end_with_the_caller() -> None:
+    """A pool whose owner was killed would wait for work for ever."""
+    if (caller := multiprocessing.parent_process()) is not None:
+        caller.join()
+        os._exit(1)
 
 
 def _rare(scenario: Scenario, bundle: Bundle, data: Data) -> Windows | None:

@@ -115,6 +115,7 @@ def test_two_updates_make_a_version_that_every_node_can_follow(
     receipt = witness.receipt("press-1", 7)
     assert (receipt.decision, receipt.staleness, receipt.next_sequence) == ("accepted", 0, 8)
     assert (folding.status.accepted, folding.status.rejected) == (14, 0)
+    assert (folding.status.score_median, folding.status.score_worst_decile) == (1.0, 1.0)
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {

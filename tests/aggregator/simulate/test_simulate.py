@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -152,6 +155,37 @@ def test_the_command_prints_a_table_draws_a_picture_and_runs_nothing_twice(tmp_p
     assert again.stdout == first.stdout
     assert "seed" in first.stderr
     assert "seed" not in again.stderr
+
+
+def test_no_process_outlives_a_command_that_was_killed(tmp_path: Path) -> None:
+    arguments = ["aggregator", "simulate", str(scenario_file(tmp_path)), "--processes", "2"]
+    command = subprocess.Popen([sys.executable, "-m", "fieldfold", *arguments], stderr=subprocess.PIPE)
+    assert command.stderr is not None
+    command.stderr.readline()  # the first run has begun, and its two processes are started
+    until(lambda: len(children(command.pid)) >= 2)
+    family = children(command.pid)
+    command.kill()
+    command.communicate()
+    until(lambda: not any(map(lives, family)))
+
+
+def until(over: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60.0
+    while not over():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def children(parent: int) -> list[int]:
+    lists = Path(f"/proc/{parent}/task").glob("*/children")
+    return [int(child) for each in lists for child in each.read_text(encoding="ascii").split()]
+
+
+def lives(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def test_data_that_does_not_suit_is_said_before_anything_runs(tmp_path: Path) -> None:
