@@ -21,6 +21,7 @@ from fieldfold.findings import verdict
 from fieldfold.service import end_on_signals, leave
 from fieldfold.terminal import opening
 from fieldfold.terminal.glyphs import Glyphs
+from fieldfold.terminal.multiplexer import has_mouse
 from fieldfold.trust.invitation import MAX_CODE_CHARACTERS, read_code
 
 if TYPE_CHECKING:
@@ -219,7 +220,7 @@ def _first_run() -> Path | None:
     app = opening.loaded(_setup, FOR_SCRIPTS)
     from fieldfold.terminal import themes  # noqa: PLC0415 - as _app
 
-    found: Path | None = app(Path("node.toml"), theme=themes.suited(os.environ)).run()
+    found: Path | None = app(Path("node.toml"), theme=themes.suited(os.environ)).run(mouse=has_mouse(os.environ))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from textual.screen import Screen
 from fieldfold.terminal import themes
 from fieldfold.terminal.attachment import EVERY_S, Attachment, P, Picture, Reader
 from fieldfold.terminal.glyphs import Glyphs
+from fieldfold.terminal.multiplexer import passed_on, to_clipboard
 from fieldfold.terminal.reading import Question
 from fieldfold.terminal.room import Room
 
@@ -133,6 +135,12 @@ class Guest(App[None], Generic[P]):
     def room(self) -> Room | None:
         """The screen that is open, perhaps under a question."""
         return next((screen for screen in reversed(self.screen_stack) if isinstance(screen, Room)), None)
+
+    def copy_to_clipboard(self, text: str) -> None:
+        """Through GNU screen too."""
+        self._clipboard = text
+        if self._driver is not None:
+            self._driver.write(passed_on(to_clipboard(text), os.environ))
 
     # -- keys --
 

@@ -13,6 +13,7 @@ import click
 from fieldfold.control.client import ControlClient
 from fieldfold.errors import ConfigError
 from fieldfold.terminal.glyphs import Glyphs, suited
+from fieldfold.terminal.multiplexer import has_mouse
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -64,7 +65,7 @@ def show(  # noqa: PLR0913 - what is shown, where, and three choices
         read_only=read_only,
         theme=theme or themes.suited(os.environ),
         glyphs=glyphs or suited(os.environ, sys.stdout.encoding),
-    ).run()
+    ).run(mouse=has_mouse(os.environ))
 
 
 def require_terminal(for_scripts: str) -> None:

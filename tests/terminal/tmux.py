@@ -45,6 +45,7 @@ class Tmux:
             pytest.fail("tmux is not installed: `make test` installs it (apt install tmux)", pytrace=False)
         self._tmux = [program, "-S", str(socket), "-f", "/dev/null"]
         self._run("new-session", "-d", "-x", "80", "-y", "24", command)
+        self._run("set-option", "-s", "set-clipboard", "on")
 
     def _run(self, *arguments: str) -> str:
         done = subprocess.run([*self._tmux, *arguments], capture_output=True, text=True, check=False, timeout=10)
@@ -59,6 +60,10 @@ class Tmux:
 
     def type(self, words: str) -> None:
         self._run("send-keys", "-l", words)
+
+    def was_copied(self, words: str) -> None:
+        """Waits until a program has put the words into the clipboard."""
+        until(lambda: words in self._run("show-buffer"), f"{words!r} was not copied")
 
     def reads(self, *words: str) -> str:
         """Waits until all the words stand on the screen."""
