@@ -308,6 +308,11 @@ def test_ascii_glyphs_draw_ascii(daemon: ScriptedDaemon) -> None:
                     await screens.press(key)
                     said = await screens.reads("press-07")
                     assert said.isascii(), said
+                for key, words in (("question_mark", "Help: Model"), ("p", "Pause training"), ("colon", "Open Data")):
+                    await screens.press(key)
+                    said = await screens.reads(words)
+                    assert said.isascii(), said
+                    await screens.press("escape")
 
     drive(work())
 
