@@ -33,11 +33,11 @@ NODE = "gateway-01"
 FOLD = '[fold]\nmethod = "fedasync"\n'
 ROOMS = {"d": "Data", "t": "Training", "m": "Model", "n": "Network", "l": "Log", "o": "Overview"}
 KEY_ROUNDS, STARTS = 25, 5
-WINDOW_S, WINDOWS = 5.0, 8
+WINDOW_S = 5.0
 IDLE_S = 20.0
 STATUSES_PER_S, ASK_EVERY_S = 1000, 0.005
 STATUS_REQUEST = b'{"ask":"status"}\n'
-STEPS_PER_UPDATE = 1000
+STEPS_PER_UPDATE = 200
 HALL, HOUR_LOOKS, FAST_LOOK_S = 2000, 3600, 0.02
 WANTED = {
     "key_median_ms": 100,
@@ -152,20 +152,18 @@ def looked_at(fleet: Fleet) -> Iterator[None]:
             thread.join()
 
 
-def measure_cost(fleet: Fleet, name: str, what: Any) -> dict[str, float]:
-    """Per cent of its training speed that the daemon loses meanwhile: medians of windows with and without, in turn.
+def measure_cost(fleet: Fleet, name: str, what: Any, window_s: float, turns: int) -> dict[str, float]:
+    """Per cent of its training speed that the daemon loses meanwhile: the median over turns without and with.
 
     By the clock, which counts what whoever asks takes away from the cores, and by the daemon's own processor time.
+    The windows are short and stand side by side, so that what else the machine does is in both.
     """
-    without, with_it = [], []
-    for _ in range(WINDOWS):
-        without.append(steps(fleet, WINDOW_S))
+    left = []
+    for _ in range(turns):
+        usual = steps(fleet, window_s)
         with what(fleet):
-            with_it.append(steps(fleet, WINDOW_S))
-    lost = [
-        100 * (1 - statistics.median(found) / statistics.median(usual))
-        for found, usual in zip(zip(*with_it, strict=True), zip(*without, strict=True), strict=True)
-    ]
+            left.append([now / before for now, before in zip(steps(fleet, window_s), usual, strict=True)])
+    lost = [100 * (1 - statistics.median(each)) for each in zip(*left, strict=True)]
     return {f"{name}_slower_percent": lost[0], f"{name}_slower_cpu_percent": lost[1]}
 
 
@@ -266,8 +264,8 @@ def main() -> None:
         found |= said({"training_steps_per_s": steps(fleet, WINDOW_S)[0]})
         found |= said(measure_keys(fleet))
         found |= said(measure_first_paint(fleet))
-        found |= said(measure_cost(fleet, "attached", looked_at))
-        found |= said(measure_cost(fleet, "asked_often", asked_often))
+        found |= said(measure_cost(fleet, "attached", looked_at, 2.5, 20))
+        found |= said(measure_cost(fleet, "asked_often", asked_often, 1.5, 40))
         found |= said(measure_idle(fleet))
     found |= said(measure_table())
     rounded = {name: round(value, 2) for name, value in found.items()}
