@@ -220,7 +220,7 @@ class Federation:
         if not self.is_held:
             return "nothing is held"
         waiting = self._num_waiting()
-        said = f"goes on with {waiting} updates that waited"
+        said = f"goes on with {_updates(waiting)} that waited"
         with self._ledger.transaction():
             self._ledger.let_go()
             self._ledger.put_operation(who, "resume", "", said)
@@ -235,7 +235,7 @@ class Federation:
         waiting = self._num_waiting()
         with self._ledger.transaction():
             model, versions = self._folded(before)
-            said = f"version {model.version} out of {waiting} updates that waited"
+            said = f"version {model.version} out of {_updates(waiting)} that waited"
             self._ledger.hold(model.contribution)
             self._ledger.put_operation(who, "release", f"version {model.version}", said)
         self._show(model, versions)
@@ -286,3 +286,7 @@ class Federation:
             self._ledger.put_score(task, version, score)
         self.score = (version, score)
         self._publisher.note_change()
+
+
+def _updates(count: int) -> str:
+    return "1 update" if count == 1 else f"{count} updates"

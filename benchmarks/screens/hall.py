@@ -65,7 +65,19 @@ class Hall:
         name = f"press-{number:04d}"
         told = NodePresence(node=name, state="learning", version=self.looks - number % 5, loss=0.2, score=14.0)
         turn = (number * 7919 + self.looks) % self._size
-        return NodeView(name, told, self.looks + turn, turn % 9, 14_200 * turn, turn / 10, "", 30 + turn / 40, "")
+        return NodeView(
+            name,
+            told,
+            self.looks + turn,
+            turn % 9,
+            14_200 * turn,
+            turn / 10,
+            "",
+            30 + turn / 40,
+            "",
+            turn % 5,
+            1 + turn / 1000,
+        )
 
     def versions(self) -> list[Released]:
         """The newest five hundred."""

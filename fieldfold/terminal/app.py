@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Generic
 import msgspec
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.command import CommandPalette
 from textual.message import Message
 from textual.screen import Screen
 
@@ -60,7 +61,7 @@ class Guest(App[None], Generic[P]):
     """
 
     TITLE = "fieldfold"
-    CSS = themes.ASCII_CSS
+    CSS = themes.CSS
     ROOMS: ClassVar[Mapping[str, tuple[str, str]]] = {}
     ROOM_KEYS: ClassVar[frozenset[str]] = frozenset({"go", "step", "help"})
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -168,6 +169,11 @@ class Guest(App[None], Generic[P]):
         """A screen has come to the front: it shows what is known, and the daemon is asked for what it wants."""
         self.attachment.want(message.room.WANTS)
         message.room.show(self.snapshot)
+
+    def action_command_palette(self) -> None:
+        """Every command by name."""
+        if not CommandPalette.is_open(self):
+            self.push_screen(CommandPalette(placeholder="find a screen, a command, colours"))
 
     def action_help(self) -> None:
         """Help for the open screen."""

@@ -39,12 +39,17 @@ LIGHT: Final = Theme(
 NAMES: Final = {"dark": "dark", "light": "light", "16": "ansi-dark"}
 """What a person says -> the theme's name."""
 
-ASCII_CSS: Final = """
+CSS: Final = """
+CommandPalette SearchIcon { display: none; }
+CommandPalette #--input { border: solid $primary; }
+CommandPalette #--input.--list-visible { border-bottom: none; }
 .-ascii Pane.titled, .-ascii Listing { border-top: ascii $panel; }
 .-ascii Items { scrollbar-size-vertical: 0; }
+.-ascii CommandPalette #--input { border: ascii $primary; }
+.-ascii CommandPalette CommandList { border: none; scrollbar-size-vertical: 0; }
 .-ascii Reading > VerticalScroll, .-ascii Question > VerticalScroll { border: ascii $primary; }
 """
-"""For an app with the class -ascii."""
+"""The palette without a sign that takes two columns; and an app with the class -ascii."""
 
 
 def register(app: App[Any]) -> None:

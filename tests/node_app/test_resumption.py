@@ -141,10 +141,12 @@ def test_a_bundle_that_was_half_read_is_read_on_after_a_restart(
     late = {f"{prefix}/{index}": broker._retained.pop(f"{prefix}/{index}") for index in range(count - 5, count)}
     with running() as daemon:
         until(daemon, lambda status: status.bytes_down > (count - 6) * 4000)
+        until(daemon, lambda status: status.fetching == f"the task: {100 * (count - 5) / count:.0f} %")
     broker._retained.update(late)
     with running() as again:
         status = until(again, lambda status: status.task)
         assert status.bytes_down < 7 * 4096, "the manifest and what was missing"
+        assert not status.fetching
 
 
 def test_a_snapshot_that_was_read_is_not_read_again_after_a_kill(

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from textual.app import App
 from textual.pilot import Pilot
 from textual.screen import Screen
 
@@ -67,8 +68,7 @@ class Screens(Generic[A]):
     @property
     def text(self) -> str:
         """What stands on the screen, as somebody reads it."""
-        strips = self.app.screen._compositor.render_strips()
-        return "\n".join(strip.text.rstrip() for strip in strips)
+        return text_of(self.app)
 
     async def reads(self, *words: str) -> str:
         """Waits until all the words stand there."""
@@ -85,6 +85,11 @@ class Screens(Generic[A]):
             assert time.monotonic() < deadline, f"{word!r} did not go:\n{self.text}"
             await self._pilot.pause(0.02)
         return self.text
+
+
+def text_of(app: App[Any]) -> str:
+    """What stands on the screen, as somebody reads it."""
+    return "\n".join(strip.text.rstrip() for strip in app.screen._compositor.render_strips())
 
 
 async def drawn(screens: Screens[Any], state: str, keys: Sequence[str]) -> str:

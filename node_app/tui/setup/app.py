@@ -36,7 +36,7 @@ FIELDS: Final = {
     "columns": ("columns", "feature=column ...; empty: columns have the features' names"),
 }
 TITLE: Final = "fieldfold  first run: this gateway has no configuration yet"
-FOOT: Final = "enter Test what is answered   ctrl+s Write node.toml and start   f1 Help   ctrl+c Leave"
+FOOT: Final = "enter Enrol and test   ctrl+s Write and start   f1 Help   ctrl+c Leave"
 BEGIN: Final = "Paste the invitation's code and press enter: each step is taken and tested as far as the answers go."
 INVITED: Final = ("name", "url", "federation")
 """What an invitation's code answers."""

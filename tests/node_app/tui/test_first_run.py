@@ -24,7 +24,7 @@ from node_app.tui.app import NodeApp
 from node_app.tui.setup.app import SetupApp
 from tests.broker.loop import LoopFleet
 from tests.node_app.turbofan import bundle_file
-from tests.terminal.screens import drive, shown
+from tests.terminal.screens import SIZES, assert_as_drawn, drive, shown, text_of
 from tests.terminal.tmux import Tmux, end_daemon, until
 
 NODE, INVITED = "gateway-01", "gateway-09"
@@ -130,6 +130,29 @@ def test_tab_goes_through_the_lines_and_f1_helps(tmp_path: Path) -> None:
 
     drive(work())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("look", ["dark", "light", "no colour"])
+def test_the_form_looks_as_it_was_drawn(tmp_path: Path, look: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if look == "no colour":
+        monkeypatch.setenv("NO_COLOR", "1")
+    found = ""
+
+    async def work() -> None:
+        nonlocal found
+        for columns, rows in SIZES:
+            app = SetupApp(tmp_path / "node.toml", look=looked, theme="light" if look == "light" else "dark")
+            async with app.run_test(size=(columns, rows)) as pilot:
+                await pilot.pause()
+                found += f"{columns} by {rows}, empty\n{text_of(app)}\n\n"
+                await fill(app, pilot, **TYPED)
+                await pilot.press("enter")
+                await reads(app, pilot, "!   the broker is not reached")
+                await pilot.pause()
+                found += f"{columns} by {rows}, tested\n{text_of(app)}\n\n"
+
+    drive(work())
+    assert_as_drawn(found, Path(__file__).parent / "pictures" / "first-run.txt")
 
 
 async def paste(app: SetupApp, pilot: Pilot[Path], words: str) -> None:

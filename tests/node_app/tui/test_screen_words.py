@@ -157,6 +157,20 @@ def test_the_outbox_says_how_far_each_update_is() -> None:
     assert "1.4 %" in lines_of(network.traffic(snapshot, 38, 7))
 
 
+def test_what_is_being_fetched_is_said_with_how_much_of_it_is_here() -> None:
+    fetching = seen(fetching="snapshot of v413: 43 %")
+    assert "fetching snapshot of v413: 43 %" in lines_of(network.broker(fetching, 38, 9))
+    assert "fetching" not in lines_of(network.broker(seen(), 38, 9))
+
+
+def test_an_update_of_this_run_of_the_daemon_has_its_error() -> None:
+    history = (Decided(2, True, "", 0, 900, AT), Decided(1, True, "", 0, 900, AT))
+    runs = (Run(AT, 7, 0.2, 400, 1.7, 900, 2, 0.117),)
+    rows = [text(row) for row in training.updates(msgspec.structs.replace(seen(), history=history, runs=runs), 78)]
+    assert [row.split()[-1] for row in rows] == ["%", "-"]
+    assert "12 %" in rows[0]
+
+
 # -- what needs somebody ---------------------------------------------------------------------------------------------
 
 

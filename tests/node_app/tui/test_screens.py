@@ -106,6 +106,21 @@ def test_moving_in_a_list_reading_and_copying_a_row(daemon: ScriptedDaemon) -> N
     drive(work())
 
 
+def test_a_feature_in_depth_with_a_window_of_it_drawn(daemon: ScriptedDaemon) -> None:
+    async def work() -> None:
+        with daemon.up():
+            async with attached(daemon.path) as screens:
+                await screens.press("d")
+                await screens.reads("s2 [K]", "+0.2 std")
+                await screens.press("enter")
+                said = await screens.reads("a training window of 30 rows: 0 to 6 as the model sees it")
+                assert "fleet 642.6 K, give or take 0.5" in said
+                await screens.press("escape", "j", "j", "enter")
+                assert "a training window" not in await screens.reads("0 values missing"), "a category has none"
+
+    drive(work())
+
+
 def test_finding_in_a_list(daemon: ScriptedDaemon) -> None:
     async def work() -> None:
         with daemon.up():
@@ -308,6 +323,11 @@ def test_ascii_glyphs_draw_ascii(daemon: ScriptedDaemon) -> None:
                     await screens.press(key)
                     said = await screens.reads("press-07")
                     assert said.isascii(), said
+                for key, words in (("question_mark", "Help: Model"), ("p", "Pause training"), ("colon", "Open Data")):
+                    await screens.press(key)
+                    said = await screens.reads(words)
+                    assert said.isascii(), said
+                    await screens.press("escape")
 
     drive(work())
 
