@@ -45,7 +45,6 @@ TICK_S = 0.5
 STATUS_EVERY_S = 10.0
 PROGRESS_EVERY_S = 60.0
 RETENTION_EVERY_S = 60.0
-LOOKOUT_EXPIRY_S = 60
 STORAGE_RETRY_S = 2.0
 """How often the ledger is tried again that could not be written: a full disk is seldom emptied sooner."""
 
@@ -346,7 +345,7 @@ class Service:
 
 def _links(config: AggregatorConfig, base: Path) -> tuple[Link, Link]:
     client_id = f"fieldfold-{config.federation}-aggregator"
-    looking = msgspec.structs.replace(config.broker, session_expiry_s=LOOKOUT_EXPIRY_S)
+    looking = msgspec.structs.replace(config.broker, session_expiry_s=0)
     return (
         MqttLink(config.broker, client_id=client_id, base=base),
         MqttLink(looking, client_id=f"{client_id}-lookout", base=base),

@@ -235,5 +235,5 @@ def _link_config(folder: BrokerFolder, listener: Listener) -> LinkConfig:
         ca=str(files.ca),
         certificate=str(files.certificate),
         key=str(files.key),
-        session_expiry_s=60,
+        session_expiry_s=0,
     )

@@ -35,6 +35,12 @@ def lint(text: str) -> Iterator[Finding]:
         yield Finding(
             "note", "persistence is not true: a restart loses the released model", "write: persistence true"
         )
+    if "persistent_client_expiration" in settings:
+        yield Finding(
+            "WRONG",
+            "persistent_client_expiration: Mosquitto 2.0 may crash when it reads its rules again",
+            "take the line out",
+        )
     queued = settings.get("max_queued_messages", "1000")
     if not queued.isdecimal() or 0 < int(queued) < FEW_QUEUED:
         yield Finding("note", "max_queued_messages is low: chunks may be dropped silently", "write 100000")

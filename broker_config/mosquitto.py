@@ -36,8 +36,8 @@ persistence true
 persistence_location {data}/
 autosave_on_changes false
 autosave_interval 15
-# Sessions of MQTT 3.1.1 clients that never come back (MQTT 5 clients say for themselves how long theirs last).
-persistent_client_expiration 14d
+# No persistent_client_expiration: this version counts a session twice that ends by itself and whose client is away
+# while the rules are reloaded, and may crash when it has ended.
 
 # Per client. The default of 1000 messages silently drops chunks that were already acknowledged to the sender.
 max_queued_messages 100000

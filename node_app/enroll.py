@@ -250,7 +250,7 @@ def _write_invitation(invitation: Invitation, staging: Path) -> LinkConfig:
         ca="invitation.ca.crt",
         certificate="invitation.crt",
         key="invitation.key",
-        session_expiry_s=60,
+        session_expiry_s=0,
     )
 
 

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
+
 from fieldfold.errors import LinkDownError, LinkError
 from fieldfold.link.endpoint import Endpoint
 from fieldfold.link.mqtt import MqttLink
@@ -29,7 +31,7 @@ def connected(config: LinkConfig, client_id: str, base: Path) -> Iterator[MqttLi
     Raises:
         LinkError: the broker is not reached, or does not let us in; with its reason.
     """
-    link = MqttLink(config, client_id=client_id, base=base)
+    link = MqttLink(msgspec.structs.replace(config, session_expiry_s=0), client_id=client_id, base=base)
     link.start()
     try:
         _wait(link, config.url)

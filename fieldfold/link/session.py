@@ -8,6 +8,8 @@ from typing import Annotated, Literal, Protocol, TypeAlias
 import msgspec
 
 DEFAULT_MESSAGE_BYTES = 60 * 1024
+FOR_EVER = (1 << 32) - 1
+"""The session expiry interval of MQTT 5 that has no end."""
 
 
 class BrokerLimits(msgspec.Struct, frozen=True):
@@ -81,7 +83,12 @@ class LinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     allow_plain: bool = False
     """Permits `mqtt://` to an address that is not loopback."""
     keepalive_s: Annotated[int, msgspec.Meta(ge=5, le=3600)] = 60
-    session_expiry_s: Annotated[int, msgspec.Meta(ge=60, le=31_536_000)] = 7 * 86_400
+    session_expiry_s: Annotated[int, msgspec.Meta(ge=0, le=FOR_EVER)] = FOR_EVER
+    """How long the broker keeps our session while we are away.
+
+    Mosquitto 2.0 counts a session twice that ends by itself and whose client is away while the rules are reloaded,
+    and may crash when it has ended. One that lasts for ever, or ends with its connection (0), is not counted.
+    """
     message_bytes: Annotated[int, msgspec.Meta(ge=1024, le=1_048_576)] = DEFAULT_MESSAGE_BYTES
     window: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 16
     """Publishes that may be on their way at once."""

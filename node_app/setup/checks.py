@@ -84,7 +84,8 @@ def ask_broker(wanted: NodeConfig, base: Path, scratch: Path) -> tuple[str, Bund
     Raises:
         FieldfoldError: when the broker is not reached or refuses.
     """
-    link = MqttLink(wanted.broker, client_id=f"fieldfold-setup-{wanted.name}", base=base)
+    broker = msgspec.structs.replace(wanted.broker, session_expiry_s=0)
+    link = MqttLink(broker, client_id=f"fieldfold-setup-{wanted.name}", base=base)
     store = Store(scratch / "setup.sqlite")
     download = Download(link, Topics(wanted.federation), store, lambda *_: None, lambda: None)
     try:

@@ -136,6 +136,11 @@ def test_the_configuration_that_init_writes_passes() -> None:
         ("listener 8883", "listener 1883 0.0.0.0\n\nlistener 8883", "listener 1883 0.0.0.0: no TLS"),
         ("listener 8883", "", "has no listener"),
         ("log_dest stderr", "log_dest file /var/log/mosquitto", "a revoked session is not ended"),
+        (
+            "persistence true",
+            "persistence true\npersistent_client_expiration 14d",
+            "may crash when it reads its rules",
+        ),
         ("max_queued_messages 100000", "max_queued_messages many", "chunks may be dropped"),
     ],
 )

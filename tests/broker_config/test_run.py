@@ -21,6 +21,8 @@ from broker_config.folder import BrokerFolder
 from broker_config.initialise import initialise
 from broker_config.mosquitto import find_mosquitto
 from broker_config.ports import is_listening
+from fieldfold.link.mqtt import MqttLink
+from fieldfold.link.session import Connected, LinkConfig
 from fieldfold.trust.tls import client_context
 from tests.conftest import RUN_COMMAND, EmbeddedBroker, Mosquitto, free_port
 
@@ -186,6 +188,30 @@ def test_the_caretaker_ends_when_its_broker_was_killed(own_mosquitto: Mosquitto)
     own_mosquitto.kill()
 
     assert psutil.wait_procs([caretaker], timeout=TIMEOUT_S) == ([caretaker], [])
+
+
+def test_a_broker_that_reads_its_rules_again_and_again_while_gateways_are_away_serves_on(
+    own_mosquitto: Mosquitto,
+) -> None:
+    """Mosquitto 2.0.11 crashes here within two rounds where sessions end by themselves."""
+    files = [own_mosquitto.add_identity(f"press-{number}") for number in range(4)]
+
+    for _ in range(4):
+        for _ in range(2):
+            for each in files:
+                config = LinkConfig(
+                    url=own_mosquitto.url, ca=str(each.ca), certificate=str(each.certificate), key=str(each.key)
+                )
+                link = MqttLink(config, client_id=each.key.stem, base=Path())
+                link.start()
+                while not isinstance(link.events.get(timeout=TIMEOUT_S), Connected):
+                    pass
+                link.stop()
+            os.kill(own_mosquitto.pid, signal.SIGHUP)
+            time.sleep(0.3)
+
+    assert psutil.Process(own_mosquitto.pid).status() != psutil.STATUS_ZOMBIE
+    wait_for(own_mosquitto.port)
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
