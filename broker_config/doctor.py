@@ -9,9 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
 
-from broker_config.certificates import read_certificate
+from broker_config.certificates import PublicKey, read_certificate
 from broker_config.folder import BrokerFolder, existing_folder
 from broker_config.lint import lint
 from broker_config.members import Members, read_members, with_members
@@ -109,7 +108,7 @@ def _revoked(folder: BrokerFolder, members: Members) -> str:
     except (OSError, ValueError):
         raise ConfigError(f"{folder.crl}: cannot be read", f"fieldfold broker init {folder.root}") from None
     authority = read_certificate(folder.ca_certificate).public_key()
-    if not isinstance(authority, ec.EllipticCurvePublicKey) or not crl.is_signature_valid(authority):
+    if not isinstance(authority, PublicKey) or not crl.is_signature_valid(authority):
         raise ConfigError(f"{folder.crl}: is not the authority's", f"fieldfold broker renew {folder.root}")
     listed = {f"{entry.serial_number:x}" for entry in crl}
     if missing := [each.name for each in members.revoked if each.serial not in listed]:

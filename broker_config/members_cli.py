@@ -71,6 +71,17 @@ def invitation_for(node: str, root: Path) -> str:
     return f"\nOn {node}, within {LIFE}: fieldfold node enroll {code} --run"
 
 
+@click.command("sign")
+@click.argument("node")
+@click.argument("request", type=_DIR)
+@_FOLDER
+def sign_request(node: str, request: Path, folder: Path | None) -> None:
+    """Print the certificate for a REQUEST (PEM) whose key lies in a TPM, a smart card or another program."""
+    from broker_config import sign as room  # noqa: PLC0415 - see invite
+
+    click.echo(room.sign(chosen(folder), node, request), nl=False)
+
+
 @click.command()
 @click.argument("name")
 @_FOLDER
