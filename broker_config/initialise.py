@@ -164,7 +164,7 @@ def _aggregator(folder: BrokerFolder, federation: str | None, root: Path) -> Ste
     port = found[0].port if found else DEFAULT_PORT
     if not path.exists():
         name = federation or beside.DEFAULT_FEDERATION
-        replace_file(path, beside.configuration(name, port).encode(), PUBLIC_FILE)
+        replace_file(path, beside.configuration(folder, name, port).encode(), PUBLIC_FILE)
         return Step(path, f"written; the federation is {name}")
     if federation is not None:
         beside.require_same(folder, federation, root)
