@@ -81,8 +81,9 @@ def _certificates(folder: BrokerFolder) -> Iterator[Finding]:
                 "WRONG", f"{name}: its certificate is not valid yet by this machine's clock", "set the clock"
             )
         elif remaining < RENEW_WITHIN:
-            enrolled = f"fieldfold broker invite {name} --again"
-            hint = enrolled if name in folder.enrolled_names() else f"fieldfold broker renew {folder.root}"
+            enrolled = f"its daemon asks for the next one; if it is gone: fieldfold broker invite {name} --again"
+            beside = f"the caretaker renews it within a day; at once: fieldfold broker renew {folder.root}"
+            hint = enrolled if name in folder.enrolled_names() else beside
             ends = f"ends on {certificate.not_valid_after_utc:%Y-%m-%d}" if remaining.days >= 0 else "has expired"
             yield Finding("WRONG" if remaining.days < 0 else "note", f"{name}: its certificate {ends}", hint)
         else:

@@ -160,7 +160,7 @@ def renew(folder: Path | None, *, everything: bool) -> None:
         if everything or "renew" in _validity(BrokerFolder(root.absolute()).enrolled_certificate(name))[1]
     ]
     for name in ending:
-        click.echo(f"{name}  made its own key: fieldfold broker invite {name} --again")
+        click.echo(f"{name}  asks by itself when it is connected; else: fieldfold broker invite {name} --again")
 
 
 @click.command()
