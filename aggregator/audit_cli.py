@@ -27,7 +27,13 @@ _FILE = click.Path(path_type=Path)
 @click.command()
 @which_ledger
 @click.option("--socket", type=_FILE, help="control socket of the running aggregator")
-@click.option("--key", "keys", type=_FILE, multiple=True, help="its seal.pub; may be repeated after the key changed")
+@click.option(
+    "--key",
+    "keys",
+    type=_FILE,
+    multiple=True,
+    help="a seal-*.pub to believe, in the place of those beside the ledger",
+)
 @click.option("--noted", multiple=True, metavar="DIGEST", help="of an earlier audit; it must still be in the chain")
 @click.option("--json", "as_json", is_flag=True, help="one JSON object an operation, the result as the last")
 def audit(  # noqa: PLR0913 - one parameter an option
@@ -42,15 +48,15 @@ def audit(  # noqa: PLR0913 - one parameter an option
     """Print what people asked for, and check that no row was changed, taken out, put in or moved.
 
     Of the running aggregator; with --config or --ledger of one that is stopped, or of a backup. Ends with 1 where
-    something is wrong. The key is looked for beside the ledger.
+    something is wrong. The keys that are believed lie beside the ledger; of a backup elsewhere, name them.
     """
     from aggregator.ledger.chain import audit as check
-    from aggregator.ledger.seal import verifier
+    from aggregator.ledger.seal import PUBLIC_FILES, verifier
 
     running = config is None and ledger is None
     read = _of_the_running(socket) if running else _of_the_stopped(ledger_path(config, ledger))
     rows = read.rows
-    found = check(read.ledger, rows, read.end, verifier(keys or (Path(read.public_key),)), noted)
+    found = check(read.ledger, rows, read.end, verifier(keys or sorted(Path(read.folder).glob(PUBLIC_FILES))), noted)
     for row in rows:
         click.echo(msgspec.json.encode(row).decode() if as_json else _line(row))
     click.echo(msgspec.json.encode(found).decode() if as_json else _told(found))
@@ -74,12 +80,11 @@ def _of_the_running(socket: Path | None) -> AuditView:
 def _of_the_stopped(path: Path) -> AuditView:
     from aggregator.ledger.ledger import Ledger
     from aggregator.ledger.records import AuditView
-    from aggregator.ledger.seal import PUBLIC_FILE
 
     opened = Ledger.existing(path)
     try:
-        key = str(path.resolve().parent / PUBLIC_FILE)
-        return AuditView(opened.name, opened.operations_end(), key, list(opened.all_sealed()))
+        folder = str(path.resolve().parent)
+        return AuditView(opened.name, opened.operations_end(), folder, list(opened.all_sealed()))
     finally:
         opened.close()
 

@@ -10,7 +10,6 @@ import msgspec
 from aggregator.federation import Federation
 from aggregator.ledger.ledger import Ledger
 from aggregator.ledger.records import AuditView, Operation
-from aggregator.ledger.seal import PUBLIC_FILE
 from aggregator.records import Released, Taken
 from fieldfold.errors import ControlError
 
@@ -79,8 +78,8 @@ class Views:
         if not isinstance(after, int):
             raise ControlError("after: expected a whole number")
         with self._ledger.turn:
-            key = str(self._ledger.path.resolve().parent / PUBLIC_FILE)
-            return AuditView(self._ledger.name, self._ledger.operations_end(), key, self._ledger.sealed(after))
+            folder = str(self._ledger.path.resolve().parent)
+            return AuditView(self._ledger.name, self._ledger.operations_end(), folder, self._ledger.sealed(after))
 
     @property
     def _task(self) -> str:

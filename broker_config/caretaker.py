@@ -22,6 +22,7 @@ from typing import TextIO
 import msgspec
 
 from broker_config.enrolment import decide
+from broker_config.federation import federation_of
 from broker_config.folder import PRIVATE_FOLDER, PUBLIC_FILE, BrokerFolder, replace_file
 from broker_config.members import Members, changing, read_members, write_members
 from broker_config.mosquitto import Listener
@@ -30,7 +31,7 @@ from broker_config.sessions import Sessions
 from fieldfold.errors import FieldfoldError
 from fieldfold.link.endpoint import resolve
 from fieldfold.link.mqtt import MqttLink
-from fieldfold.link.session import Link, LinkConfig, Received, Refused
+from fieldfold.link.session import Connected, Link, LinkConfig, Received, Refused
 from fieldfold.link.takeover import end_session
 from fieldfold.trust.invitation import EnrolmentRequest, parse, seal
 from fieldfold.trust.renewal import RenewalAnswer, RenewalRequest
@@ -42,6 +43,8 @@ RELOAD_S = 0.5
 ONE_REQUEST_IN_S = 0.5
 """Of one invitation or node: each request reads the books, and an honest gateway asks once a second."""
 RENEW_EVERY_S = 86_400.0
+STARTS_WITHIN_S = 30.0
+"""Before it serves, Mosquitto does not mind SIGHUP yet, and would end."""
 
 _LAST_DAY_S = 253_370_764_800  # the year 9999, behind which there are no dates
 _ANY_REQUEST = f"{ROOT}/+/enrol/+/request"
@@ -88,6 +91,7 @@ class Caretaker:
         self._heard_s: dict[str, float] = {}
         self._complaint = ""
         self._renew_at_s = time.monotonic()
+        self._serves_from_s = time.monotonic() + STARTS_WITHIN_S
 
     def run(self, log: TextIO) -> None:
         """Serves until the log ends."""
@@ -103,6 +107,8 @@ class Caretaker:
         while not ended.is_set():
             with contextlib.suppress(queue.Empty):
                 event = link.events.get(timeout=LOOK_EVERY_S)
+                if isinstance(event, Connected | Refused):
+                    self._serves_from_s = 0.0
                 with self._said_on_error():
                     if isinstance(event, Received):
                         link.ack(event)
@@ -171,6 +177,8 @@ class Caretaker:
     # -- rules that changed --
 
     def _look(self) -> None:
+        if time.monotonic() < self._serves_from_s:
+            return
         versions = self._versions()
         if versions != self._seen:
             os.kill(self._broker, signal.SIGHUP)
@@ -179,6 +187,7 @@ class Caretaker:
             before = {each.serial for each in self._known.revoked}
             for name in {each.name for each in members.revoked if each.serial not in before}:
                 self._end_sessions(name)
+                self._forget_queue(name)
             self._seen, self._known = versions, members
         for name in self._known.out:
             self._end_sessions(name)
@@ -188,6 +197,12 @@ class Caretaker:
             end_session(resolve(self._config, self._folder.root), client_id)
             self._sessions.forget(client_id)
             self._say(f"{name}: its session {client_id!r} was ended")
+
+    def _forget_queue(self, name: str) -> None:
+        """A session that nobody is connected to lasts for ever, and what waits in it."""
+        with contextlib.suppress(FieldfoldError):
+            client_id = f"fieldfold-{federation_of(self._folder)}-{name}"  # as a node calls its own
+            end_session(resolve(self._config, self._folder.root), client_id)
 
     def _versions(self) -> tuple[int, ...]:
         """A new file has another number and another time."""

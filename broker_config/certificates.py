@@ -8,13 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import TypeAlias
 
 from fieldfold.errors import ConfigError
 
 try:
     from cryptography import x509
+    from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.asymmetric import ec, rsa
     from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 except ImportError:
     raise ConfigError(
@@ -31,12 +33,17 @@ ALWAYS_NAMED = ("localhost", "127.0.0.1")
 _DNS_NAME = re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
 
 
+PrivateKey: TypeAlias = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+PublicKey: TypeAlias = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
+"""Ours are on P-256; an authority that somebody brings may have an RSA key."""
+
+
 @dataclass(frozen=True)
 class KeyPair:
     """A private key and the certificate that belongs to it."""
 
     certificate: x509.Certificate
-    key: ec.EllipticCurvePrivateKey
+    key: PrivateKey
 
     @property
     def certificate_pem(self) -> bytes:
@@ -73,15 +80,22 @@ def issue_identity(authority: KeyPair, name: str, now: datetime) -> KeyPair:
     return KeyPair(_sign_leaf(authority, _Leaf(key.public_key(), name), now), key)
 
 
-def issue_invitation(authority: KeyPair, name: str, now: datetime, lifetime: timedelta) -> KeyPair:
-    """A client's certificate that ends after `lifetime`: long enough to ask for a lasting one, once."""
+def issue_invitation(
+    authority: KeyPair, name: str, now: datetime, lifetime: timedelta
+) -> tuple[x509.Certificate, bytes]:
+    """A client's certificate that ends after `lifetime`: long enough to ask for a lasting one, once.
+
+    Returns:
+        the certificate, and the private value of its key on P-256: 32 bytes, big-endian.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
-    return KeyPair(_sign_leaf(authority, _Leaf(key.public_key(), name, lifetime=lifetime), now), key)
+    certificate = _sign_leaf(authority, _Leaf(key.public_key(), name, lifetime=lifetime), now)
+    return certificate, key.private_numbers().private_value.to_bytes(32, "big")
 
 
 def sign_for(
     authority: KeyPair,
-    public_key: ec.EllipticCurvePublicKey,
+    public_key: PublicKey,
     name: str,
     now: datetime,
     lifetime: timedelta = LEAF_LIFETIME,
@@ -107,9 +121,7 @@ def revocation_list(authority: KeyPair, revoked: Mapping[int, datetime], now: da
     return builder.sign(authority.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
-def issue_server(
-    authority: KeyPair, hosts: Sequence[str], now: datetime, key: ec.EllipticCurvePrivateKey | None = None
-) -> KeyPair:
+def issue_server(authority: KeyPair, hosts: Sequence[str], now: datetime, key: PrivateKey | None = None) -> KeyPair:
     """The broker's certificate for `hosts` (host names and addresses); a given `key` is kept."""
     key = key or ec.generate_private_key(ec.SECP256R1())
     usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
@@ -161,9 +173,40 @@ def read_key_pair(certificate: Path, key: Path) -> KeyPair:
     except (ValueError, TypeError):
         raise ConfigError(f"{key}: is not a plain private key in PEM form", "put back a backup") from None
     shown = read_certificate(certificate)
-    if not isinstance(secret, ec.EllipticCurvePrivateKey) or shown.public_key() != secret.public_key():
+    if not isinstance(secret, PrivateKey) or shown.public_key() != secret.public_key():
         raise ConfigError(f"{key}: does not belong to {certificate}", "put back both from one backup")
     return KeyPair(shown, secret)
+
+
+def read_authority(certificate: Path, key: Path, now: datetime) -> KeyPair:
+    """An authority that somebody brings.
+
+    Raises:
+        ConfigError: when it is none that could sign for a broker: not its own issuer, no CA, or at its end.
+    """
+    pair = read_key_pair(certificate, key)
+    found = pair.certificate
+    try:
+        found.verify_directly_issued_by(found)
+    except (ValueError, TypeError, InvalidSignature):
+        raise ConfigError(
+            f"{certificate}: is signed by another authority",
+            "bring one that signs itself, or have yours issue every certificate: docs/SECURITY.md",
+        ) from None
+    try:
+        is_authority = found.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+        usage = found.extensions.get_extension_for_class(x509.KeyUsage).value
+        may_sign = usage.key_cert_sign and usage.crl_sign
+    except x509.ExtensionNotFound:
+        is_authority, may_sign = False, False
+    if not (is_authority and may_sign):
+        raise ConfigError(
+            f"{certificate}: may not sign certificates and revocation lists",
+            "it needs CA:TRUE, keyCertSign and cRLSign",
+        )
+    if not found.not_valid_before_utc <= now < found.not_valid_after_utc:
+        raise ConfigError(f"{certificate}: has ended or not begun by this machine's clock", "bring one that is good")
+    return pair
 
 
 def server_hosts(certificate: x509.Certificate) -> list[str]:
@@ -178,7 +221,7 @@ def server_hosts(certificate: x509.Certificate) -> list[str]:
 class _Leaf:
     """What a certificate says of its holder."""
 
-    public_key: ec.EllipticCurvePublicKey
+    public_key: PublicKey
     common_name: str
     extensions: Sequence[x509.ExtensionType] = (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]),)
     lifetime: timedelta = LEAF_LIFETIME
@@ -204,7 +247,7 @@ def _sign_leaf(authority: KeyPair, leaf: _Leaf, now: datetime) -> x509.Certifica
 
 
 def _builder(
-    subject: x509.Name, public_key: ec.EllipticCurvePublicKey, now: datetime, lifetime: timedelta
+    subject: x509.Name, public_key: PublicKey, now: datetime, lifetime: timedelta
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()

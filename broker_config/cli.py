@@ -11,7 +11,16 @@ import click
 from broker_config.embedded import DEFAULT_PORT as EMBEDDED_PORT
 from broker_config.embedded import WARNING, run_embedded
 from broker_config.folder import BrokerFolder, existing_folder
-from broker_config.members_cli import doctor, export, invitation_for, invite, list_members, renew, revoke
+from broker_config.members_cli import (
+    doctor,
+    export,
+    invitation_for,
+    invite,
+    list_members,
+    renew,
+    revoke,
+    sign_request,
+)
 from broker_config.mosquitto import command_line, find_mosquitto, listeners
 from broker_config.ports import require_free
 from fieldfold.errors import ConfigError
@@ -31,6 +40,8 @@ def broker() -> None:
 @click.option("--port", type=_PORT, help="Where it listens.  [default: 8883]")
 @click.option("--federation", metavar="NAME", help="Of the aggregator beside the broker.  [default: plant]")
 @click.option("--invite", "invited", multiple=True, metavar="NAME", help="A gateway for which to print a code.")
+@click.option("--ca-cert", type=_FOLDER, help="A CA of your own (PEM), which signs itself.  [default: one is made]")
+@click.option("--ca-key", type=_FOLDER, help="Its key, without a passphrase; a copy comes to lie in DIR.")
 @click.option("--node", "nodes", multiple=True, metavar="NAME", help="A gateway whose key is made here, to copy.")
 def init(  # noqa: PLR0913, PLR0917 - one parameter an option
     folder: Path,
@@ -38,6 +49,8 @@ def init(  # noqa: PLR0913, PLR0917 - one parameter an option
     port: int | None,
     federation: str | None,
     invited: tuple[str, ...],
+    ca_cert: Path | None,
+    ca_key: Path | None,
     nodes: tuple[str, ...],
 ) -> None:
     """Write certificates, mosquitto.conf, access rules and aggregator.toml into DIR.
@@ -48,7 +61,10 @@ def init(  # noqa: PLR0913, PLR0917 - one parameter an option
     # Imported here: only this command needs cryptography, a gateway's environment does without.
     from broker_config.initialise import initialise  # noqa: PLC0415
 
-    for step in initialise(folder, hosts=hosts, port=port, nodes=nodes, federation=federation):
+    if (ca_cert is None) != (ca_key is None):
+        raise click.UsageError("--ca-cert and --ca-key go together")
+    brought = (ca_cert, ca_key) if ca_cert is not None and ca_key is not None else None
+    for step in initialise(folder, hosts=hosts, port=port, nodes=nodes, federation=federation, authority=brought):
         click.echo(f"{_below(folder, step.path)}  {step.outcome}")
     click.echo(f"\nNext: fieldfold broker run {shlex.quote(str(folder))}")
     click.echo(f"      fieldfold aggregator run --config {shlex.quote(str(folder / 'aggregator.toml'))}")
@@ -97,5 +113,5 @@ def _below(folder: Path, path: Path) -> str:
     return str(folder / path.relative_to(folder.absolute()))
 
 
-for command in (invite, revoke, list_members, renew, doctor, export):
+for command in (invite, sign_request, revoke, list_members, renew, doctor, export):
     broker.add_command(command)

@@ -9,9 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
 
-from broker_config.certificates import read_certificate
+from broker_config.certificates import PublicKey, read_certificate
 from broker_config.folder import BrokerFolder, existing_folder
 from broker_config.lint import lint
 from broker_config.members import Members, read_members, with_members
@@ -82,8 +81,9 @@ def _certificates(folder: BrokerFolder) -> Iterator[Finding]:
                 "WRONG", f"{name}: its certificate is not valid yet by this machine's clock", "set the clock"
             )
         elif remaining < RENEW_WITHIN:
-            enrolled = f"fieldfold broker invite {name} --again"
-            hint = enrolled if name in folder.enrolled_names() else f"fieldfold broker renew {folder.root}"
+            enrolled = f"its daemon asks for the next one; if it is gone: fieldfold broker invite {name} --again"
+            beside = f"the caretaker renews it within a day; at once: fieldfold broker renew {folder.root}"
+            hint = enrolled if name in folder.enrolled_names() else beside
             ends = f"ends on {certificate.not_valid_after_utc:%Y-%m-%d}" if remaining.days >= 0 else "has expired"
             yield Finding("WRONG" if remaining.days < 0 else "note", f"{name}: its certificate {ends}", hint)
         else:
@@ -109,7 +109,7 @@ def _revoked(folder: BrokerFolder, members: Members) -> str:
     except (OSError, ValueError):
         raise ConfigError(f"{folder.crl}: cannot be read", f"fieldfold broker init {folder.root}") from None
     authority = read_certificate(folder.ca_certificate).public_key()
-    if not isinstance(authority, ec.EllipticCurvePublicKey) or not crl.is_signature_valid(authority):
+    if not isinstance(authority, PublicKey) or not crl.is_signature_valid(authority):
         raise ConfigError(f"{folder.crl}: is not the authority's", f"fieldfold broker renew {folder.root}")
     listed = {f"{entry.serial_number:x}" for entry in crl}
     if missing := [each.name for each in members.revoked if each.serial not in listed]:

@@ -54,7 +54,7 @@ def decide(
         return Decided(_refused(request, invitation, reason), members.with_invitation(counted))
     if invitation.request and issued:
         return Decided(_signed(request, issued.decode("ascii")))
-    key = _key_to_sign(request.csr, invitation.node)
+    key = key_to_sign(request.csr, invitation.node)
     if isinstance(key, str):
         return Decided(_refused(request, invitation, key))
     return _sign(request, invitation, members, sign_for(authority, key, invitation.node, now), now)
@@ -85,7 +85,7 @@ def _sign(
     return Decided(_signed(request, pem), msgspec.structs.replace(changed, out=back), certificate)
 
 
-def _key_to_sign(csr: str, node: str) -> ec.EllipticCurvePublicKey | str:
+def key_to_sign(csr: str, node: str) -> ec.EllipticCurvePublicKey | str:
     """The public key of a request, or why it is not signed."""
     try:
         read = x509.load_pem_x509_csr(csr.encode("ascii"))

@@ -16,8 +16,7 @@ _CONFIGURATION = """\
 # Written by `fieldfold broker init`; yours to edit. Paths are relative to this file.
 # Every key: docs/CONFIGURATION.md.
 federation = "{federation}"
-state_dir = "aggregator"         # the ledger; as a service /var/lib/fieldfold/aggregator
-
+{state}
 [broker]
 url = "mqtts://localhost:{port}"
 ca = "identities/aggregator/ca.crt"
@@ -27,9 +26,11 @@ key = "identities/aggregator/aggregator.key"
 _URL = re.compile(r'(?m)^(url[ \t]*=[ \t]*"mqtts://localhost:)\d+(")')
 
 
-def configuration(federation: str, port: int) -> str:
+def configuration(folder: BrokerFolder, federation: str, port: int) -> str:
     """The text of aggregator.toml for an aggregator beside the broker."""
-    return _CONFIGURATION.format(federation=federation, port=port)
+    is_a_service = folder.root.is_relative_to("/etc")  # its unit names the state folder, and nothing else
+    state = "" if is_a_service else 'state_dir = "aggregator"         # the ledger\n'
+    return _CONFIGURATION.format(federation=federation, port=port, state=state)
 
 
 def with_port(text: str, port: int) -> str:

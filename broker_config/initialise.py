@@ -19,6 +19,7 @@ from broker_config.certificates import (
     issue_identity,
     issue_server,
     new_authority,
+    read_authority,
     read_certificate,
     read_key_pair,
     server_hosts,
@@ -50,13 +51,14 @@ class Step:
     outcome: str
 
 
-def initialise(
+def initialise(  # noqa: PLR0913 - one parameter an option
     root: Path,
     *,
     hosts: Sequence[str] = (),
     port: int | None = None,
     nodes: Sequence[str] = (),
     federation: str | None = None,
+    authority: tuple[Path, Path] | None = None,
 ) -> list[Step]:
     """Writes what `root` lacks: authority, server certificate, identities, mosquitto.conf, ACL, aggregator.toml.
 
@@ -67,6 +69,7 @@ def initialise(
         port: of the listener; when None 8883, or what it was.
         nodes: who else gets an identity.
         federation: of the aggregator beside the broker; when None plant, or what it was.
+        authority: certificate and key of a CA to be used, for a folder that has none; when None one is made.
 
     Returns:
         what was written or left alone, in the order in which it lies in the folder.
@@ -79,22 +82,25 @@ def initialise(
     now = datetime.now(UTC)
     Topics(federation or beside.DEFAULT_FEDERATION)
     with opened_for_writing(root) as folder:
-        authority, steps = _authority(folder, now)
-        steps.append(_server(folder, authority, hosts, now))
-        steps.extend(_identity(folder, authority, name, now) for name in _unique((*STANDING_IDENTITIES, *nodes)))
+        signs, steps = _authority(folder, authority, now)
+        steps.append(_server(folder, signs, hosts, now))
+        steps.extend(_identity(folder, signs, name, now) for name in _unique((*STANDING_IDENTITIES, *nodes)))
         steps.append(_configuration(folder, hosts, port))
         steps.append(_acl(folder))
-        steps.append(_revocation_list(folder, authority, now))
+        steps.append(_revocation_list(folder, signs, now))
         steps.append(_aggregator(folder, federation, root))
         folder.data.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
     return steps
 
 
-def _authority(folder: BrokerFolder, now: datetime) -> tuple[KeyPair, list[Step]]:
+def _authority(folder: BrokerFolder, brought: tuple[Path, Path] | None, now: datetime) -> tuple[KeyPair, list[Step]]:
     path = folder.ca_key.parent
     if path.exists():
-        return read_key_pair(folder.ca_certificate, folder.ca_key), [Step(path, "kept")]
-    authority = new_authority(now)
+        present = read_key_pair(folder.ca_certificate, folder.ca_key)
+        if brought and read_certificate(brought[0]) != present.certificate:
+            raise ConfigError(f"{path}: holds another authority", "set up the broker anew in another folder")
+        return present, [Step(path, "kept")]
+    authority = read_authority(*brought, now) if brought else new_authority(now)
     _write_key_pair(path, "ca", authority)
     return authority, [Step(path, "written; whoever has ca.key can let anybody in, so it stays here")]
 
@@ -158,7 +164,7 @@ def _aggregator(folder: BrokerFolder, federation: str | None, root: Path) -> Ste
     port = found[0].port if found else DEFAULT_PORT
     if not path.exists():
         name = federation or beside.DEFAULT_FEDERATION
-        replace_file(path, beside.configuration(name, port).encode(), PUBLIC_FILE)
+        replace_file(path, beside.configuration(folder, name, port).encode(), PUBLIC_FILE)
         return Step(path, f"written; the federation is {name}")
     if federation is not None:
         beside.require_same(folder, federation, root)

@@ -83,8 +83,7 @@ def invite(root: Path, guest: Guest, lifetime: timedelta, *, again: bool = False
         if len(members.invitations) >= MAX_OPEN:
             raise ConfigError(f"{MAX_OPEN} invitations are open", "wait until some have expired")
         identifier = base64.b32encode(os.urandom(10)).decode().lower()
-        pair = issue_invitation(authority, f"{USER_PREFIX}{identifier}", now, lifetime)
-        key = pair.key.private_numbers().private_value.to_bytes(32, "big")
+        certificate, key = issue_invitation(authority, f"{USER_PREFIX}{identifier}", now, lifetime)
         expires_s = int((now + lifetime).timestamp())
         code = write_code(
             Invitation(
@@ -94,7 +93,7 @@ def invite(root: Path, guest: Guest, lifetime: timedelta, *, again: bool = False
                 url=_url(folder, guest.host),
                 expires_s=expires_s,
                 ca=authority.certificate.public_bytes(Encoding.DER),
-                certificate=pair.certificate.public_bytes(Encoding.DER),
+                certificate=certificate.public_bytes(Encoding.DER),
                 key=key,
             )
         )
@@ -103,7 +102,7 @@ def invite(root: Path, guest: Guest, lifetime: timedelta, *, again: bool = False
             node=node,
             federation=federation,
             expires_s=expires_s,
-            serial=f"{pair.certificate.serial_number:x}",
+            serial=f"{certificate.serial_number:x}",
             secret=shared_secret(key).hex(),
             replaces=held,
         )

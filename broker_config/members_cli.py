@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +15,7 @@ from broker_config.federation import federation_of
 from broker_config.folder import BrokerFolder, existing_folder
 from fieldfold.control.client import ControlClient
 from fieldfold.control.protocol import running_socket
-from fieldfold.errors import ControlError
+from fieldfold.errors import ConfigError, ControlError
 from fieldfold.findings import verdict
 from fieldfold.wire.topics import Topics
 
@@ -58,9 +59,21 @@ def invite(  # noqa: PLR0913 - one parameter an option
     for node in nodes:
         code = room.invite(root, room.Guest(node, federation, host), lifetime, again=again)
         click.echo(code if len(nodes) == 1 else f"{node} {code}")
+        if sys.stdout.isatty():
+            _show_qr(code)
     click.echo(f"\nOn {', '.join(nodes)}, within {expires}: fieldfold node enroll CODE --run", err=True)
     for node in sorted(former):
         click.echo(f"{node} was revoked; when it has joined: fieldfold aggregator readmit {node}", err=True)
+
+
+def _show_qr(code: str) -> None:
+    """Where somebody sits before a terminal that is large enough; else why there is none."""
+    from broker_config.qr import drawn  # noqa: PLC0415 - scripts do without
+
+    try:
+        click.echo(drawn(code, shutil.get_terminal_size()))
+    except ConfigError as error:
+        click.echo(str(error), err=True)
 
 
 def invitation_for(node: str, root: Path) -> str:
@@ -69,6 +82,17 @@ def invitation_for(node: str, root: Path) -> str:
 
     code = room.invite(root, room.Guest(node), room.duration(LIFE))
     return f"\nOn {node}, within {LIFE}: fieldfold node enroll {code} --run"
+
+
+@click.command("sign")
+@click.argument("node")
+@click.argument("request", type=_DIR)
+@_FOLDER
+def sign_request(node: str, request: Path, folder: Path | None) -> None:
+    """Print the certificate for a REQUEST (PEM) whose key lies in a TPM, a smart card or another program."""
+    from broker_config import sign as room  # noqa: PLC0415 - see invite
+
+    click.echo(room.sign(chosen(folder), node, request), nl=False)
 
 
 @click.command()
@@ -136,7 +160,7 @@ def renew(folder: Path | None, *, everything: bool) -> None:
         if everything or "renew" in _validity(BrokerFolder(root.absolute()).enrolled_certificate(name))[1]
     ]
     for name in ending:
-        click.echo(f"{name}  made its own key: fieldfold broker invite {name} --again")
+        click.echo(f"{name}  asks by itself when it is connected; else: fieldfold broker invite {name} --again")
 
 
 @click.command()

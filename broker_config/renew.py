@@ -7,11 +7,11 @@ from pathlib import Path
 
 import msgspec
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from broker_config.certificates import (
     KeyPair,
+    PublicKey,
     issue_server,
     read_certificate,
     read_key_pair,
@@ -79,7 +79,7 @@ def certificate_for(folder: BrokerFolder, authority: KeyPair, node: str, now: da
         return None
     present = read_certificate(path)
     key = present.public_key()
-    if is_ending(present, now) and isinstance(key, ec.EllipticCurvePublicKey):
+    if is_ending(present, now) and isinstance(key, PublicKey):
         earlier = {**members.earlier, serial_of(path): node}
         write_members(folder, authority, msgspec.structs.replace(members, earlier=earlier), now)
         present = sign_for(authority, key, node, now)

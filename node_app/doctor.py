@@ -6,7 +6,7 @@ import os
 import stat
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 from fieldfold.errors import ConfigError, FieldfoldError, LinkError
@@ -14,11 +14,11 @@ from fieldfold.findings import Finding, looked_at
 from fieldfold.link.endpoint import Endpoint, TlsFiles, resolve
 from fieldfold.link.mqtt import MqttLink
 from fieldfold.link.probe import answers_plain_mqtt, connected, permitted
+from fieldfold.trust.renewal import is_due
 from fieldfold.trust.tls import check_certificate
 from fieldfold.wire.topics import Topics
 from node_app.config import NodeConfig, load
 
-RENEW_WITHIN = timedelta(days=60)
 NOBODY = "doctor-tries-this"
 """A node name that stands for any other."""
 
@@ -66,9 +66,9 @@ def _identity(config: NodeConfig, tls: TlsFiles) -> Iterator[Finding]:
         return
     yield Finding("ok", f"{tls.key}: for its owner alone")
     expires = datetime.fromtimestamp(facts.expires_s, UTC)
-    soon = expires - datetime.now(UTC) < RENEW_WITHIN
-    hint = f"beside the broker: fieldfold broker invite {config.name} --again" if soon else ""
-    yield Finding("note" if soon else "ok", f"{tls.certificate}: good until {expires:%Y-%m-%d}", hint)
+    soon = is_due(facts.begins_s, facts.expires_s, time.time())
+    hint = f"the daemon asks for the next one; else beside the broker: fieldfold broker invite {config.name} --again"
+    yield Finding("note" if soon else "ok", f"{tls.certificate}: good until {expires:%Y-%m-%d}", hint if soon else "")
     if facts.common_name == config.name:
         yield Finding("ok", f"the certificate is for {config.name}")
     else:

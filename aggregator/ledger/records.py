@@ -129,11 +129,11 @@ class SealedOperation(msgspec.Struct, frozen=True):
 
 
 class AuditView(msgspec.Struct, frozen=True):
-    """Rows of the chain, the ledger's name, the signature under the chain's end, and the file of the public key."""
+    """Rows of the chain, the ledger's name, the signature under the chain's end, and where the public keys lie."""
 
     ledger: str
     end: str
-    public_key: str
+    folder: str
     rows: list[SealedOperation]
 
 

@@ -22,8 +22,10 @@ from cryptography.hazmat.primitives.serialization import (
 from aggregator.ledger.chain import Verify
 from fieldfold.errors import StoreError
 
-KEY_FILE, PUBLIC_FILE = "seal.key", "seal.pub"
-_REMEDY = "put back the one from a backup; without it, the former rows can still be audited with seal.pub"
+KEY_FILE, PUBLIC_FILES = "seal.key", "seal-*.pub"
+"""The public half of each key that ever was, so that a lost key costs no proof of what it signed."""
+_REMEDY = "put back the one from a backup, or move it away: another is made, and what it signed stays provable"
+_GIVE = "give the file seal-*.pub from beside the ledger with --key"
 
 
 class Seal:
@@ -46,7 +48,8 @@ class Seal:
             key = load_pem_private_key(path.read_bytes(), password=None)
             if not isinstance(key, Ed25519PrivateKey):
                 raise StoreError(f"{path}: is not an Ed25519 key", _REMEDY)
-            public = folder / PUBLIC_FILE
+            self.fingerprint = fingerprint_of(key.public_key())
+            public = folder / PUBLIC_FILES.replace("*", self.fingerprint[:16])
             if not public.exists():
                 public.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
         except OSError as error:
@@ -54,7 +57,6 @@ class Seal:
         except (ValueError, TypeError):
             raise StoreError(f"{path}: is not a plain private key in PEM form", _REMEDY) from None
         self._key = key
-        self.fingerprint = fingerprint_of(key.public_key())
 
     def sign(self, message: bytes) -> bytes:
         """64 bytes."""
@@ -88,11 +90,11 @@ def _public(path: Path) -> Ed25519PublicKey:
     try:
         key = load_pem_public_key(path.read_bytes())
     except OSError as error:
-        raise StoreError(f"{path}: cannot be read: {error.strerror}", "give seal.pub with --key") from None
+        raise StoreError(f"{path}: cannot be read: {error.strerror}", _GIVE) from None
     except ValueError:
-        raise StoreError(f"{path}: is not a public key in PEM form", "give seal.pub with --key") from None
+        raise StoreError(f"{path}: is not a public key in PEM form", _GIVE) from None
     if not isinstance(key, Ed25519PublicKey):
-        raise StoreError(f"{path}: is not an Ed25519 key", "give seal.pub with --key")
+        raise StoreError(f"{path}: is not an Ed25519 key", _GIVE)
     return key
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from xml.sax.saxutils import escape
-
 from broker_config.rights import AGGREGATOR, NODE, OBSERVER, Role, topic
 
 _HEADER = """\
@@ -63,7 +61,7 @@ def hivemq(federation: str) -> str:
 
 def _role(role: Role, federation: str) -> str:
     permissions = "".join(
-        f"        <permission><topic>{escape(topic(right, federation, '${{username}}'))}</topic>"
+        f"        <permission><topic>{topic(right, federation, '${{username}}')}</topic>"
         f"<activity>{activity}</activity></permission>\n"
         for activity, rights in (("PUBLISH", role.writes), ("SUBSCRIBE", role.reads))
         for right in rights

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from aggregator.cli import aggregator
 from aggregator.config import LEDGER_FILE, AggregatorConfig
 from aggregator.ledger.ledger import Ledger
-from aggregator.ledger.seal import KEY_FILE, PUBLIC_FILE, Seal
+from aggregator.ledger.seal import KEY_FILE, PUBLIC_FILES, Seal
 from fieldfold.control.client import ControlClient
 from fieldfold.errors import ControlError, StoreError
 from tests.aggregator.running import RunningAggregator
@@ -132,7 +132,7 @@ def test_a_chain_made_anew_without_the_key_is_found_out(path: Path, tmp_path: Pa
 
     assert done.exit_code == 1
     assert "row 1 is not signed by a key that is known here" in done.output
-    assert audit(path, "--key", str(tmp_path / "forger" / PUBLIC_FILE)).exit_code == 0
+    assert audit(path, "--key", str(*(tmp_path / "forger").glob(PUBLIC_FILES))).exit_code == 0
 
 
 def test_an_older_state_that_was_put_back_is_found_by_what_was_noted(path: Path) -> None:
@@ -189,10 +189,28 @@ def test_a_seal_is_the_owners_alone_and_one_that_others_may_read_is_not_used(pat
         Seal(path.parent)
 
 
-def test_an_audit_without_the_public_key_says_what_to_give(path: Path) -> None:
-    (path.parent / PUBLIC_FILE).unlink()
+def test_a_lost_key_costs_no_proof_of_what_it_signed(path: Path) -> None:
+    former = Seal(path.parent).fingerprint
+    (path.parent / KEY_FILE).unlink()
+    ledger = Ledger(path, FEDERATION)
+    ledger.seal = Seal(path.parent)
+    with ledger.transaction():
+        ledger.put_operation(ME, "pause", "", "after the loss")
+    ledger.close()
 
     done = audit(path)
 
-    assert isinstance(done.exception, StoreError)
-    assert done.exception.hint == "give seal.pub with --key"
+    assert done.exit_code == 0, done.output
+    assert (
+        f"9 operations are as they were written, signed by {former[:16]}, {ledger.seal.fingerprint[:16]}"
+        in done.output
+    )
+
+
+def test_without_the_public_key_nothing_is_believed(path: Path) -> None:
+    for each in path.parent.glob(PUBLIC_FILES):
+        each.rename(path.parent.parent / "kept.pub")
+
+    assert audit(path).exit_code == 1
+    assert audit(path, "--key", str(path.parent.parent / "kept.pub")).exit_code == 0
+    assert isinstance(audit(path, "--key", str(path)).exception, StoreError)

@@ -17,13 +17,22 @@ from node_app.config import NodeConfig
 
 ROOT = Path(__file__).parents[2]
 UNITS = {program: ROOT / "packaging" / f"fieldfold-{program}.service" for program in ("node", "aggregator")}
+EVERY_UNIT = {**UNITS, "broker": ROOT / "packaging/fieldfold-broker.service"}
 
 
 def settings(program: str) -> dict[str, str]:
     """Key -> value of the `[Service]` section."""
-    _, _, section = UNITS[program].read_text(encoding="utf-8").partition("[Service]\n")
+    _, _, section = EVERY_UNIT[program].read_text(encoding="utf-8").partition("[Service]\n")
     lines = section.partition("[Install]")[0].splitlines()
     return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+
+def test_the_broker_is_started_again_and_writes_in_its_folder_alone() -> None:
+    service = settings("broker")
+    *_, verb, folder = service["ExecStart"].split()
+    assert (verb, service["ReadWritePaths"]) == ("run", folder)
+    assert (service["Restart"], service["RestartPreventExitStatus"]) == ("on-failure", str(ConfigError.exit_code))
+    assert settings("aggregator")["ExecStart"].endswith(f" --config {folder}/aggregator.toml")
 
 
 @pytest.mark.parametrize("program", UNITS)
@@ -61,11 +70,11 @@ def test_it_is_started_again_unless_somebody_has_to_decide(program: str) -> None
     assert int(service["TimeoutStopSec"]) > END_WITHIN_S
 
 
-@pytest.mark.parametrize("program", UNITS)
+@pytest.mark.parametrize("program", EVERY_UNIT)
 def test_systemd_has_nothing_to_say_against_it(program: str, tmp_path: Path) -> None:
     """Where systemd is at hand; its verdict on a unit is that of every machine."""
-    unit = tmp_path / UNITS[program].name
-    text = UNITS[program].read_text(encoding="utf-8")
+    unit = tmp_path / EVERY_UNIT[program].name
+    text = EVERY_UNIT[program].read_text(encoding="utf-8")
     unit.write_text(text.replace("/opt/fieldfold/bin/fieldfold", sys.executable), encoding="utf-8")
     analyze = shutil.which("systemd-analyze")
     command = [analyze, "verify", "--man=no", str(unit)] if analyze else ["true"]
