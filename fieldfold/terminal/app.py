@@ -172,7 +172,7 @@ class Guest(App[None], Generic[P]):
 
     def action_command_palette(self) -> None:
         """Every command by name."""
-        if not CommandPalette.is_open(self):
+        if not isinstance(self.screen, CommandPalette):
             self.push_screen(CommandPalette(placeholder="find a screen, a command, colours"))
 
     def action_help(self) -> None:

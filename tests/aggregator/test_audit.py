@@ -95,7 +95,9 @@ def test_what_was_written_is_printed_and_proved(path: Path) -> None:
         (
             "one was put in at the end",
             [
-                "INSERT INTO operation SELECT 9, at, who, '', '', '', key, digest, signature FROM operation WHERE id = 8"
+                "CREATE TEMP TABLE last AS SELECT * FROM operation WHERE id = 8",
+                "UPDATE last SET id = 9, subject = '', result = ''",
+                "INSERT INTO operation SELECT * FROM last",
             ],
             "behind row 8: row 9",
         ),
