@@ -1,6 +1,6 @@
 """AWS IoT Core: policies in the place of access rules, and the limits that a federation meets there.
 
-A policy may have 2048 characters, so that a role has two: what it says, and what it hears.
+A policy may have 2048 characters, so that a role has three: what it says, what it asks for, and what it hears.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ COMMON_NAME = "${iot:Certificate.Subject.CommonName}"
 
 _NOTES = """\
 Put your own REGION and ACCOUNT. Register ca/ca.crt as a CA, each client's certificate as an active one, and
-attach to it both policies of its role. What a client may do follows the name in its certificate, which it
+attach to it the three policies of its role. What a client may do follows the name in its certificate, which it
 cannot choose. A Thing for each is optional; call it fieldfold-FEDERATION-NODE, as the client id is.
 Payloads end at 128 kB: message_bytes under [broker] is 61440 by default, leave it below 131072.
 Topics have at most 7 slashes and 256 bytes; fieldfold's have 5 and 200.
@@ -34,17 +34,26 @@ SESSIONS = {NODE: ("", "-doctor"), AGGREGATOR: ("", "-lookout"), OBSERVER: ("",)
 
 
 def aws(federation: str) -> str:
-    """A JSON object: two policies for each role, and what is to be known.
+    """A JSON object: three policies for each role, and what is to be known.
 
     Args:
         federation: its name.
     """
     policies = {
-        f"fieldfold-{federation}-{role.name}-{half}": {"Version": "2012-10-17", "Statement": statements}
+        f"fieldfold-{federation}-{role.name}-{part}": {"Version": "2012-10-17", "Statement": statements}
         for role in (NODE, AGGREGATOR, OBSERVER)
-        for half, statements in (("says", _says(role, federation)), ("hears", _hears(role, federation)))
+        for part, statements in _parts(role, federation).items()
     }
     return json.dumps({"notes": _NOTES.splitlines(), "policies": policies}, indent=2) + "\n"
+
+
+def _parts(role: Role, federation: str) -> dict[str, list[dict[str, Any]]]:
+    asked, heard = (_named(role.reads, federation, plus=plus) for plus in ("+", "*"))
+    return {
+        "says": _says(role, federation),
+        "asks": [_allow("iot:Subscribe", "topicfilter", asked)],
+        "hears": [_allow("iot:Receive", "topic", heard)],
+    }
 
 
 def _says(role: Role, federation: str) -> list[dict[str, Any]]:
@@ -53,13 +62,6 @@ def _says(role: Role, federation: str) -> list[dict[str, Any]]:
     for action, rights in (("iot:Publish", role.writes), ("iot:RetainPublish", role.retains)):
         statements += [_allow(action, "topic", _named(rights, federation, plus="*"))] if rights else []
     return statements
-
-
-def _hears(role: Role, federation: str) -> list[dict[str, Any]]:
-    return [
-        _allow("iot:Subscribe", "topicfilter", _named(role.reads, federation, plus="+")),
-        _allow("iot:Receive", "topic", _named(role.reads, federation, plus="*")),
-    ]
 
 
 def _named(rights: tuple[str, ...], federation: str, *, plus: str) -> list[str]:

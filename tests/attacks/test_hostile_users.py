@@ -20,6 +20,8 @@ from pathlib import Path
 import pytest
 
 from aggregator.ledger.seal import KEY_FILE, Seal
+from broker_config.folder import BrokerFolder, IdentityFiles
+from broker_config.initialise import initialise
 from fieldfold.control.server import ANOTHER_USER, ControlServer
 from node_app.config import load
 from node_app.daemon import Daemon
@@ -92,11 +94,18 @@ def test_another_user_of_the_daemons_group_may_look_but_not_command(control: Pat
     assert asked(control, ask="command", command="release")["ok"]
 
 
+def initialise_for(root: Path, node: str) -> IdentityFiles:
+    initialise(root, nodes=[node])
+    return BrokerFolder(root).identity(node)
+
+
 def test_another_user_reads_neither_store_nor_seal(place: Path) -> None:
+    files = initialise_for(place / "broker", "press-07")
     (place / "shift.csv").write_text("force,wear\n1,2\n")
     (place / "node.toml").write_text(
         'name = "press-07"\nfederation = "users"\nstate_dir = "state"\ncontrol_socket = "run/node.sock"\n'
-        '[broker]\nurl = "mqtt://127.0.0.1:9"\n[data]\nfiles = ["shift.csv"]\n'
+        f'[broker]\nurl = "mqtts://localhost:9"\nca = "{files.ca}"\ncertificate = "{files.certificate}"\n'
+        f'key = "{files.key}"\n[data]\nfiles = ["shift.csv"]\n'
     )
     before = os.umask(0o027)  # as `fieldfold node run` and `fieldfold aggregator run` have it
     try:
@@ -106,7 +115,7 @@ def test_another_user_reads_neither_store_nor_seal(place: Path) -> None:
     finally:
         os.umask(before)
 
-    for path in (place / "state" / "node.sqlite", place / "ledger" / KEY_FILE):
+    for path in (files.key, place / "state" / "node.sqlite", place / "ledger" / KEY_FILE):
         assert path.is_file()
         assert not stat.S_IMODE(path.stat().st_mode) & 0o007
         if IS_ROOT:

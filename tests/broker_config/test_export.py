@@ -84,8 +84,8 @@ def test_awss_policies_are_the_tables(role: Role) -> None:
     me = "${iot:Certificate.Subject.CommonName}"
     granted = {
         each["Action"]: {resource.removeprefix(ARN) for resource in each["Resource"]}
-        for half in ("says", "hears")
-        for each in policies(FEDERATION)[f"fieldfold-{FEDERATION}-{role.name}-{half}"]["Statement"]
+        for part in ("says", "asks", "hears")
+        for each in policies(FEDERATION)[f"fieldfold-{FEDERATION}-{role.name}-{part}"]["Statement"]
         if each["Effect"] == "Allow"
     }
 
