@@ -1,6 +1,6 @@
 """AWS IoT Core: policies in the place of access rules, and the limits that a federation meets there.
 
-A policy may have 2048 characters, so that a role has three: what it says, what it asks for, and what it hears.
+A policy may have 2048 characters, so that a role has several: by whom it connects, what it says, keeps, asks for and hears.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ COMMON_NAME = "${iot:Certificate.Subject.CommonName}"
 
 _NOTES = """\
 Put your own REGION and ACCOUNT. Register ca/ca.crt as a CA, each client's certificate as an active one, and
-attach to it the three policies of its role. What a client may do follows the name in its certificate, which it
+attach to it all policies of its role. What a client may do follows the name in its certificate, which it
 cannot choose. A Thing for each is optional; call it fieldfold-FEDERATION-NODE, as the client id is.
 Payloads end at 128 kB: message_bytes under [broker] is 61440 by default, leave it below 131072.
 Topics have at most 7 slashes and 256 bytes; fieldfold's have 5 and 200.
@@ -34,7 +34,7 @@ SESSIONS = {NODE: ("", "-doctor"), AGGREGATOR: ("", "-lookout"), OBSERVER: ("",)
 
 
 def aws(federation: str) -> str:
-    """A JSON object: three policies for each role, and what is to be known.
+    """A JSON object: the policies of each role, and what is to be known.
 
     Args:
         federation: its name.
@@ -48,20 +48,20 @@ def aws(federation: str) -> str:
 
 
 def _parts(role: Role, federation: str) -> dict[str, list[dict[str, Any]]]:
-    asked, heard = (_named(role.reads, federation, plus=plus) for plus in ("+", "*"))
-    return {
-        "says": _says(role, federation),
-        "asks": [_allow("iot:Subscribe", "topicfilter", asked)],
-        "hears": [_allow("iot:Receive", "topic", heard)],
-    }
-
-
-def _says(role: Role, federation: str) -> list[dict[str, Any]]:
     name = COMMON_NAME if role is NODE else role.name
-    statements = [_allow("iot:Connect", "client", [f"fieldfold-{federation}-{name}{end}" for end in SESSIONS[role]])]
-    for action, rights in (("iot:Publish", role.writes), ("iot:RetainPublish", role.retains)):
-        statements += [_allow(action, "topic", _named(rights, federation, plus="*"))] if rights else []
-    return statements
+    clients = [f"fieldfold-{federation}-{name}{end}" for end in SESSIONS[role]]
+    granted = {
+        "says": ("iot:Publish", "topic", role.writes, "*"),
+        "keeps": ("iot:RetainPublish", "topic", role.retains, "*"),
+        "asks": ("iot:Subscribe", "topicfilter", role.reads, "+"),
+        "hears": ("iot:Receive", "topic", role.reads, "*"),
+    }
+    parts = {
+        part: [_allow(action, kind, _named(rights, federation, plus=plus))]
+        for part, (action, kind, rights, plus) in granted.items()
+        if rights
+    }
+    return {"connects": [_allow("iot:Connect", "client", clients)], **parts}
 
 
 def _named(rights: tuple[str, ...], federation: str, *, plus: str) -> list[str]:
