@@ -1,6 +1,7 @@
 """AWS IoT Core: policies in the place of access rules, and the limits that a federation meets there.
 
-A policy may have 2048 characters, so that a role has several: by whom it connects, what it says, keeps, asks for and hears.
+A policy may have 2048 characters, so that a role has several: as whom it connects, what it says, keeps, asks for and
+hears.
 """
 
 from __future__ import annotations
