@@ -94,7 +94,7 @@ class Listing(Vertical):
             return
         current, place = self.key, self._items.highlighted
         self._drawn, self._shown, self._known = (rows, known, heading, self._filter), rows, known
-        self.query_one(".heading", Static).update(heading)
+        self.query_one(".heading", Static).update(heading, layout=False)
         if self.follows:
             place = len(rows) - 1
         elif current in known:

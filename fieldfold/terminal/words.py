@@ -89,8 +89,9 @@ def wrapped(of: str, width: int, indent: str = "") -> list[str]:
 
 def columns(cells: Sequence[str], widths: Sequence[int]) -> str:
     """Cells side by side: a negative width is right-aligned; what is too long is cut off."""
-    shown = [
-        fit(cell, -width).rjust(-width) if width < 0 else fit(cell, width).ljust(width)
-        for cell, width in zip(cells, widths, strict=True)
+    fitting = [
+        cell if len(cell) <= abs(width) else fit(cell, abs(width)) for cell, width in zip(cells, widths, strict=True)
     ]
-    return " ".join(shown)
+    return " ".join(
+        cell.rjust(-width) if width < 0 else cell.ljust(width) for cell, width in zip(fitting, widths, strict=True)
+    )

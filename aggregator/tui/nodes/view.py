@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from aggregator.records import NodeView
@@ -145,27 +145,11 @@ def rows(snapshot: Snapshot, width: int) -> Sequence[Line]:
     for node in in_order(snapshot):
         state = state_of(node)
         role: Role = _ROLES.get(state, "dim" if state.startswith(("away", "not")) else "")
-        said = _figures(node, snapshot.voices.get(node.node), moves.get(node.node))
-        cells = columns([said[each] for each in figures], widths)
+        cells = columns([_SAID[each](node, snapshot.voices, moves) for each in figures], widths)
         why = f"  {foreign(node.last_reason)}" if width >= WIDE else ""
         left: Piece = (columns((node.node,), (name_width,)), "strong")
         found.append(line(left, " ", (columns((state,), (state_width,)), role), " ", cells, (why, "dim")))
     return found
-
-
-def _figures(node: NodeView, weight: float | None, moves: float | None) -> dict[Order, str]:
-    version = _version(node)
-    return {
-        "version": "-" if version is None else str(version),
-        "stale": "-" if node.staleness is None else str(node.staleness),
-        "pace": short(node.pace_s),
-        "weight": percent(weight),
-        "moves": percent(moves),
-        "accepted": f"{node.accepted:,}",
-        "refused": f"{node.rejected:,}",
-        "sent": size(node.bytes_on_wire),
-        "seen": short(node.last_update_age_s),
-    }
 
 
 def movement(snapshot: Snapshot) -> dict[str, float]:
@@ -201,6 +185,20 @@ def slow(nodes: Sequence[NodeView]) -> list[NodeView]:
 
 def _version(node: NodeView) -> int | None:
     return node.presence.version if node.presence is not None else None
+
+
+_SAID: Final[dict[Order, Callable[[NodeView, Mapping[str, float], Mapping[str, float]], str]]] = {
+    "version": lambda node, *_: "-" if (version := _version(node)) is None else str(version),
+    "stale": lambda node, *_: "-" if node.staleness is None else str(node.staleness),
+    "pace": lambda node, *_: short(node.pace_s),
+    "weight": lambda node, weights, _: percent(weights.get(node.node)),
+    "moves": lambda node, _, moves: percent(moves.get(node.node)),
+    "accepted": lambda node, *_: f"{node.accepted:,}",
+    "refused": lambda node, *_: f"{node.rejected:,}",
+    "sent": lambda node, *_: size(node.bytes_on_wire),
+    "seen": lambda node, *_: short(node.last_update_age_s),
+}
+"""(node, weights, movement) -> what stands in a column."""
 
 
 def _widths(figures: Sequence[Order], width: int) -> list[int]:
