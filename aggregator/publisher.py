@@ -92,7 +92,7 @@ class Publisher:
         for version in range(self._deltas_from + 1, model.version + 1):
             record = self._ledger.version(model.task, version)
             if record is not None:
-                self._place_delta(version, record.delta)
+                self._place_delta(version, record.delta, publish.seal_of(self._topics, self._signer, record.delta))
         wanted = {self._delta_prefix(version) for version in range(self._deltas_from + 1, model.version + 1)}
         wanted |= {self._topics.bundle(model.task), *map(self._topics.snapshot, range(SNAPSHOT_SLOTS))}
         for prefix in self._shelf.others(wanted):
@@ -102,12 +102,12 @@ class Publisher:
 
     def show_versions(self, model: GlobalModel, records: Sequence[VersionRecord]) -> None:
         """Publishes new versions, to followers first."""
-        for record in records:
-            seal = publish.seal_of(self._topics, self._signer, record.delta)
+        seals = [publish.seal_of(self._topics, self._signer, record.delta) for record in records]
+        for record, seal in zip(records, seals, strict=True):
             for message in publish.live_messages(self._topics, record.delta, seal, self._chunk_bytes):
                 self._outgoing.send(message.topic, message.payload)
-        for record in records:
-            self._place_delta(record.version, record.delta)
+        for record, seal in zip(records, seals, strict=True):
+            self._place_delta(record.version, record.delta, seal)
             self._bytes_since += len(record.delta)
         if way.snapshot_is_due(
             self._bytes_since, model.version - self._snapshot_at, model.num_params, at_most=self._span
@@ -115,8 +115,7 @@ class Publisher:
             self._show_way(model)
         self.note_change()
 
-    def _place_delta(self, version: int, delta: bytes) -> None:
-        seal = publish.seal_of(self._topics, self._signer, delta)
+    def _place_delta(self, version: int, delta: bytes, seal: bytes) -> None:
         self._retain(self._shelf.put(self._delta_prefix(version), delta, self._chunk_bytes, seal))
 
     def _delta_prefix(self, version: int) -> str:
