@@ -50,6 +50,11 @@ class Counterpart:
         """Why something that came in the aggregator's name is not taken; empty when the newest of all was good."""
         return next(iter(self._refused.values()), "")
 
+    @property
+    def is_known(self) -> bool:
+        """Whether it has shown its key; what came before that is asked for again when it does."""
+        return self._standing is not None
+
     def learn(self, payload: bytes) -> bool:
         """Takes what came on the aggregator's key topic; whether it signs with another key from now on.
 

@@ -173,7 +173,8 @@ class Daemon:
             try:
                 self._take(event)
             except FieldfoldError as error:
-                log.warning("a message on %s is of no use: %s", event.topic, error)
+                level = logging.WARNING if self._counterpart.is_known else logging.INFO
+                log.log(level, "a message on %s is of no use: %s", event.topic, error)
             self._link.ack(event)
         elif isinstance(event, Connected):
             self._state.connected(event, time.monotonic())

@@ -91,7 +91,7 @@ def gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogC
     monkeypatch.setattr("node_app.download.FETCH_PATIENCE_S", 0.5)
     monkeypatch.setattr("fieldfold.link.reconnect.FIRST_BACKOFF_S", 0.05)
     monkeypatch.setattr("node_app.download.GAP_PATIENCE_S", 0.2)
-    with HostileBroker(tmp_path / "broker") as broker, caplog.at_level(logging.WARNING):
+    with HostileBroker(tmp_path / "broker") as broker, caplog.at_level(logging.INFO):
         made = Gateway(tmp_path, broker, caplog)
         yield made
         made.link.stop()

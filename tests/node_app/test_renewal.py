@@ -90,6 +90,7 @@ def test_a_certificate_that_ends_soon_is_renewed_while_the_daemon_works_on(broke
         assert (status.connected, status.reconnects) == (True, 0)
         assert certificate.with_suffix(".key").read_bytes() == key
         assert sorted(path.name for path in certificate.parent.iterdir()) == [
+            "aggregator.pin",
             "ca.crt",
             "press-07.crt",
             "press-07.key",
