@@ -8,6 +8,7 @@ import msgspec
 
 from aggregator.federation import Federation
 from aggregator.intake.complaints import Complaints
+from aggregator.intake.signers import Signers
 from aggregator.ledger.ledger import Ledger
 from aggregator.ledger.records import Decision
 from aggregator.reception import Answer, Reception
@@ -15,7 +16,8 @@ from aggregator.status import Tally
 from fieldfold.errors import DataError, StoreError, WireError
 from fieldfold.link.outgoing import Outgoing
 from fieldfold.link.session import Link, Received
-from fieldfold.wire.messages import NodePresence, Statistics, read, write
+from fieldfold.trust.signing import Signer
+from fieldfold.wire.messages import NodePresence, read, write
 from fieldfold.wire.topics import Topics
 
 log = logging.getLogger(__name__)
@@ -40,22 +42,32 @@ class Backlog:
     """What has come and is not on disk. Where it cannot be written it stays the broker's, and is tried again.
 
     Args:
+        ledger: written to.
+        reception: takes updates.
+        signers: know who has signed what.
+        federation: takes statistics.
+        tally: counts.
         link: where the messages came from.
         outgoing: takes the receipts.
+        signer: signs them.
+        topics: the federation's.
     """
 
     def __init__(  # noqa: PLR0913 - it is where all of them meet
         self,
         ledger: Ledger,
         reception: Reception,
+        signers: Signers,
         federation: Federation,
         tally: Tally,
         *,
         link: Link,
         outgoing: Outgoing,
+        signer: Signer,
         topics: Topics,
     ) -> None:
         self._ledger, self._reception, self._federation, self._tally = ledger, reception, federation, tally
+        self._signers, self._signer = signers, signer
         self._link, self._outgoing, self._topics = link, outgoing, topics
         self._complaints = Complaints()
         self._messages: list[Received] = []
@@ -81,6 +93,7 @@ class Backlog:
         try:
             with self._ledger.transaction():
                 if self._failed:
+                    self._signers.restore()
                     self._reception.restore()
                 readings = [self._read(message) for message in self._messages]
                 self._reception.write()
@@ -104,7 +117,9 @@ class Backlog:
                 answer = self._reception.take(node, message.payload, self._federation.model)
                 return _Reading(node, update_bytes, answer=answer)
             if message.topic == self._topics.statistics(node):
-                self._federation.take_statistics(node, read(Statistics, message.payload))
+                self._federation.take_statistics(node, self._signers.statistics(node, message.payload))
+            elif message.topic == self._topics.key(node) and message.payload:
+                self._signers.learn(node, message.payload)
             elif message.topic == self._topics.status(node) and message.payload:
                 self._tally.node(node).presence = read(NodePresence, message.payload)
         except WireError as error:
@@ -130,5 +145,6 @@ class Backlog:
             if not decision.accepted:
                 what = f"update {decision.sequence} of {decision.node} rejected: {decision.reason}"
                 self._complaints.say(decision.node, what)
-        self._outgoing.send(self._topics.receipt(reading.node), write(receipt))
+        topic = self._topics.receipt(reading.node)
+        self._outgoing.send(topic, self._signer.message(topic, write(receipt)))
         return decision if decision is not None and decision.accepted else None

@@ -7,7 +7,7 @@ import concurrent.futures
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 
@@ -21,11 +21,13 @@ from aggregator.status import Tally
 from fieldfold.control.server import Commands
 from fieldfold.errors import BundleError, ControlError, FieldfoldError
 from fieldfold.task.bundle import Bundle
-from fieldfold.wire.messages import MAX_COUNTER, Command
+from fieldfold.wire.messages import MAX_COUNTER
 from fieldfold.wire.topics import check_node_name
 
 log = logging.getLogger(__name__)
 COMMAND_TIMEOUT_S = 60.0
+Order: TypeAlias = Literal["pause", "resume"]
+"""What a node can be asked."""
 Version = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNTER)]
 
 
@@ -47,7 +49,7 @@ class Desk:
     """Runs commands; its methods are called from the control socket's threads.
 
     Args:
-        tell_node: sends a command to a node.
+        tell_node: sends a command to a node, and who asks.
         pass_on: hands something to the service's thread.
     """
 
@@ -58,7 +60,7 @@ class Desk:
         reception: Reception,
         tally: Tally,
         *,
-        tell_node: Callable[[str, Command], None],
+        tell_node: Callable[[str, Order, str], None],
         pass_on: Callable[[Asked], None],
     ) -> None:
         self._ledger, self._federation, self._reception, self._tally = ledger, federation, reception, tally
@@ -172,7 +174,7 @@ class Desk:
         log.warning("%s asks: %s", asks, said)
         return said
 
-    def _tell(self, asks: str, node: str, what: Literal["pause", "resume"]) -> str:
+    def _tell(self, asks: str, node: str, what: Order) -> str:
         """Asks a node over the broker; one that is away hears it when it is back, if the broker keeps its session."""
         self._require_known(node)
         said = f"{node} was asked to {what}"
@@ -180,7 +182,7 @@ class Desk:
         def work() -> None:
             with self._ledger.transaction():
                 self._ledger.put_operation(asks, f"{what} node", node, said)
-            self._tell_node(node, Command(command=what, by=f"{asks}, at the aggregator"[:500]))
+            self._tell_node(node, what, asks)
 
         self.ask(work)
         log.info("%s asks: %s", asks, said)

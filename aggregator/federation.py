@@ -17,7 +17,7 @@ from aggregator.ledger.ledger import Ledger
 from aggregator.ledger.records import Decision, TaskRecord, VersionRecord
 from aggregator.model import GlobalModel
 from aggregator.publisher import Publisher
-from fieldfold.errors import ControlError, DataError
+from fieldfold.errors import ControlError, DataError, SignatureError
 from fieldfold.sensors.statistics import Normalisation
 from fieldfold.task.bundle import Bundle
 from fieldfold.wire.messages import Statistics
@@ -109,13 +109,18 @@ class Federation:
 
         Raises:
             DataError: when they cannot be sums of any data.
+            SignatureError: when newer ones have come.
         """
         if self.bundle is None or message.task != self.bundle.digest:
             raise DataError(f"{node} sent statistics for another task", "it takes the present task by itself")
         if self.normalisation is not None:
             return
+        if message.issued < self._ledger.statistics_issued(message.task, node):
+            raise SignatureError(
+                f"the statistics of {node} are older than what it has sent", "somebody says them again"
+            )
         packed = statistics.accept(message, len(self.bundle.manifest.data.numeric))
-        self._ledger.put_statistics(self.bundle.digest, node, packed)
+        self._ledger.put_statistics(message.task, node, packed, message.issued)
         self._count_statistics()
 
     def _count_statistics(self) -> None:

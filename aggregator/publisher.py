@@ -17,6 +17,7 @@ from fieldfold.errors import StoreError
 from fieldfold.link.outgoing import Outgoing
 from fieldfold.sensors.statistics import Normalisation
 from fieldfold.task.bundle import Bundle
+from fieldfold.trust.signing import Signer
 from fieldfold.wire.chunks import chunk_size, object_digest
 from fieldfold.wire.messages import SnapshotPlace
 from fieldfold.wire.topics import Topics
@@ -31,19 +32,28 @@ class Publisher:
     """Publishes what is in the ledger already, and clears what nobody needs any more.
 
     Args:
+        config: how versions are published.
+        ledger: holds them.
+        topics: the federation's.
+        outgoing: takes what is published.
+        signer: signs it.
+        issue: gives numbers that only rise.
         message_bytes: the largest payload that the broker takes at present.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it needs to publish
         self,
         config: ReleaseConfig,
         ledger: Ledger,
         topics: Topics,
         outgoing: Outgoing,
+        *,
+        signer: Signer,
+        issue: Callable[[], int],
         message_bytes: Callable[[], int],
     ) -> None:
         self._ledger, self._topics, self._outgoing = ledger, topics, outgoing
-        self._message_bytes = message_bytes
+        self._signer, self._issue, self._message_bytes = signer, issue, message_bytes
         self._span = config.snapshot_every
         self.delta_slots = 2 * config.snapshot_every
         self._shelf = Shelf(ledger.shelf())
@@ -58,7 +68,12 @@ class Publisher:
 
     def show_task(self, bundle: Bundle) -> None:
         """Publishes the bundle."""
-        self._retain(publish.task_messages(self._shelf, self._topics, bundle, self._chunk_bytes))
+        shelf, chunk_bytes = self._shelf, self._chunk_bytes
+        self._retain(
+            publish.task_messages(
+                shelf, self._topics, self._signer, bundle, chunk_bytes=chunk_bytes, issued=self._issue()
+            )
+        )
 
     def clear_model(self, bundle: Bundle) -> None:
         """Takes away all that belongs to another task, whose model is not this one's."""
@@ -77,7 +92,7 @@ class Publisher:
         for version in range(self._deltas_from + 1, model.version + 1):
             record = self._ledger.version(model.task, version)
             if record is not None:
-                self._place_delta(version, record.delta)
+                self._place_delta(version, record.delta, publish.seal_of(self._topics, self._signer, record.delta))
         wanted = {self._delta_prefix(version) for version in range(self._deltas_from + 1, model.version + 1)}
         wanted |= {self._topics.bundle(model.task), *map(self._topics.snapshot, range(SNAPSHOT_SLOTS))}
         for prefix in self._shelf.others(wanted):
@@ -87,11 +102,12 @@ class Publisher:
 
     def show_versions(self, model: GlobalModel, records: Sequence[VersionRecord]) -> None:
         """Publishes new versions, to followers first."""
-        for record in records:
-            for message in publish.live_messages(self._topics, record.delta, self._chunk_bytes):
+        seals = [publish.seal_of(self._topics, self._signer, record.delta) for record in records]
+        for record, seal in zip(records, seals, strict=True):
+            for message in publish.live_messages(self._topics, record.delta, seal, self._chunk_bytes):
                 self._outgoing.send(message.topic, message.payload)
-        for record in records:
-            self._place_delta(record.version, record.delta)
+        for record, seal in zip(records, seals, strict=True):
+            self._place_delta(record.version, record.delta, seal)
             self._bytes_since += len(record.delta)
         if way.snapshot_is_due(
             self._bytes_since, model.version - self._snapshot_at, model.num_params, at_most=self._span
@@ -99,8 +115,8 @@ class Publisher:
             self._show_way(model)
         self.note_change()
 
-    def _place_delta(self, version: int, delta: bytes) -> None:
-        self._retain(self._shelf.put(self._delta_prefix(version), delta, self._chunk_bytes))
+    def _place_delta(self, version: int, delta: bytes, seal: bytes) -> None:
+        self._retain(self._shelf.put(self._delta_prefix(version), delta, self._chunk_bytes, seal))
 
     def _delta_prefix(self, version: int) -> str:
         return self._topics.delta(version % self.delta_slots)
@@ -137,9 +153,12 @@ class Publisher:
         now = time.monotonic()
         if not self._manifest_due or now - self._manifest_at < MANIFEST_EVERY_S:
             return
+        issued = self._issue()
         self._manifest_due, self._manifest_at = False, now
         message = publish.manifest_message(
             self._topics,
+            self._signer,
+            issued=issued,
             task=model.task,
             run=model.run,
             version=model.version,

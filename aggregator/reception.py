@@ -53,6 +53,13 @@ class Unfinished:
 class Reception:
     """Takes update messages; every method runs within one of the ledger's transactions, and holds if that holds.
 
+    Args:
+        ledger: written to.
+        limits: of what is taken.
+        max_update_bytes: largest update that is taken.
+        check: raises a SignatureError unless a node sent the update with this SHA-256 (hex) under this seal.
+        clock: monotonic, seconds.
+
     Attributes:
         excluded: node -> who excluded it; as the ledger says.
 
@@ -64,12 +71,14 @@ class Reception:
         ledger: Ledger,
         limits: VerifyConfig,
         max_update_bytes: int,
+        check: Callable[[str, str, bytes], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ledger = ledger
         self.excluded = ledger.excluded()
         self._limits = limits
         self._max_update_bytes = max_update_bytes
+        self._check = check
         self._clock = clock
         self._desk = Desk()
         self._allowance = Allowance(limits.max_per_minute)
@@ -124,7 +133,7 @@ class Reception:
         """One message from `node`'s update topic; None while its update is not whole.
 
         Raises:
-            WireError: when it cannot even be answered, since it bears no sequence number.
+            WireError: when it cannot even be answered, since it bears no sequence number, or is not the node's.
         """
         chunk = unpack(Chunk, message)
         if not self._allowance.take(node, chunk.num_chunks, self._clock()):
@@ -139,7 +148,10 @@ class Reception:
             self._keep(node, chunk.digest).fresh.append((chunk.index, message))
         if outcome.malformed:
             raise WireError(outcome.malformed)
-        return self._decide(node, outcome.whole, model) if outcome.whole else None
+        if outcome.whole is None:
+            return None
+        self._check(node, outcome.whole.digest, outcome.whole.seal)
+        return self._decide(node, outcome.whole, model)
 
     def _most_bytes(self, model: GlobalModel | None) -> int:
         """An honest update is hardly larger than the model without compression."""

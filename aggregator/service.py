@@ -13,10 +13,12 @@ from typing import Any
 import msgspec
 
 from aggregator.backlog import Backlog
-from aggregator.commands import Asked, Desk
+from aggregator.commands import Asked, Desk, Order
 from aggregator.config import LEDGER_FILE, AggregatorConfig
 from aggregator.evaluation import Evaluator, Scored, Unscored, find_fault
 from aggregator.federation import Federation, draw_run_id
+from aggregator.intake.signers import Signers
+from aggregator.issuer import Issuer
 from aggregator.lease.tenancy import Tenancy
 from aggregator.ledger.ledger import Ledger
 from aggregator.ledger.records import Decision
@@ -30,13 +32,16 @@ from aggregator.views import Views
 from fieldfold.control.protocol import default_socket
 from fieldfold.control.server import ControlServer
 from fieldfold.errors import StoreError
+from fieldfold.link.endpoint import identity
 from fieldfold.link.mqtt import MqttLink
 from fieldfold.link.outgoing import Outgoing
 from fieldfold.link.session import Connected, Disconnected, Link, Received, Refused
 from fieldfold.service import Notifier
 from fieldfold.task.bundle import Bundle
+from fieldfold.trust.credentials import read_authorities
+from fieldfold.trust.party import Party
 from fieldfold.wire.messages import Command, write
-from fieldfold.wire.topics import Topics
+from fieldfold.wire.topics import AGGREGATOR, Topics
 
 log = logging.getLogger(__name__)
 BATCH = 256
@@ -79,7 +84,12 @@ class Service:
         deltas_kept = max(2 * config.release.snapshot_every, config.verify.max_staleness + 1)
         self._retention = Retention(config.retention, self._ledger, deltas_kept)
         self._tidy_at = 0.0
-        self._reception = Reception(self._ledger, config.verify, config.max_update_bytes)
+        files, state = identity(config.broker, base), base / config.state_dir
+        self._party = Party(AGGREGATOR, self._topics.aggregator_key, files.certificate, files.key, state)
+        self._signer = self._party.signer
+        self._issuer = Issuer(self._ledger)
+        self._signers = Signers(self._ledger, self._topics, read_authorities(files.ca))
+        self._reception = Reception(self._ledger, config.verify, config.max_update_bytes, self._signers.check)
         with self._ledger.transaction():
             self._reception.restore()
         self._link, lookout = links or _links(config, base)
@@ -90,17 +100,25 @@ class Service:
         self._outgoing = Outgoing(self._link)
         self._outgoing.hold()
         publisher = Publisher(
-            config.release, self._ledger, self._topics, self._outgoing, lambda: self._link.limits.message_bytes
+            config.release,
+            self._ledger,
+            self._topics,
+            self._outgoing,
+            signer=self._signer,
+            issue=self._issuer.next,
+            message_bytes=lambda: self._link.limits.message_bytes,
         )
         self._federation = Federation(config, self._ledger, publisher, draw_run_id)
         self._federation.restore()
         self._backlog = Backlog(
             self._ledger,
             self._reception,
+            self._signers,
             self._federation,
             self._tally,
             link=self._link,
             outgoing=self._outgoing,
+            signer=self._signer,
             topics=self._topics,
         )
         self._fresh: list[Decision] = []
@@ -130,8 +148,9 @@ class Service:
         try:
             if self._config.task and self._federation.bundle is None:
                 self._federation.set_task(Bundle.read(self._base / self._config.task))
-            for topic_filter in (self._topics.every_update, self._topics.every_statistics, self._topics.every_status):
-                self._link.subscribe(topic_filter)
+            topics = self._topics
+            for every in (topics.every_key, topics.every_update, topics.every_statistics, topics.every_status):
+                self._link.subscribe(every)
             if self._config.evaluation is not None and self._federation.bundle is not None:
                 self._no_scores(find_fault(self._federation.bundle, self._config.evaluation, self._base))
             self._tenancy.start()
@@ -203,6 +222,7 @@ class Service:
 
     def _show_all(self) -> None:
         """The federation is ours, and the broker may have lost all of it."""
+        self._outgoing.retain(self._party.topic, self._party.credential())
         self._federation.show_everything()
         self._shown_at = -STATUS_EVERY_S
         self._outgoing.wake()
@@ -240,8 +260,9 @@ class Service:
             log.info("connected to %s (%s)", self._config.broker.url, self._link_state)
             if not self._connected_before:
                 # The broker may have kept our session; what it retains comes only to a new subscription.
-                self._link.unsubscribe(self._topics.every_status)
-                self._link.subscribe(self._topics.every_status)
+                for every in (self._topics.every_key, self._topics.every_status):
+                    self._link.unsubscribe(every)
+                    self._link.subscribe(every)
             self._connected_before = True
         elif isinstance(event, Disconnected):
             state = f"down: {event.reason}"
@@ -311,8 +332,10 @@ class Service:
     def _ask(self, asked: Asked) -> None:
         self._inbox.put(asked)
 
-    def _tell_node(self, node: str, command: Command) -> None:
-        self._outgoing.send(self._topics.command(node), write(command))
+    def _tell_node(self, node: str, what: Order, asks: str) -> None:
+        topic = self._topics.command(node)
+        command = Command(issued=self._issuer.next(), command=what, by=f"{asks}, at the aggregator"[:500])
+        self._outgoing.send(topic, self._signer.message(topic, write(command)))
 
     def status(self) -> AggregatorStatus:
         """A frozen picture; may be called from any thread."""

@@ -132,7 +132,7 @@ async def load(chosen: argparse.Namespace) -> tuple[list[Sample], Counts]:
     with Site(FOLDER, chosen.num_params) as site:
         run, counts = await present_run(site.port), Counts()
         deltas = payloads(chosen.num_params, UNLIKE)
-        nodes = [VirtualNode(each, run, deltas, counts) for each in range(chosen.nodes)]
+        nodes = [VirtualNode(each, run, deltas, counts, site.parties) for each in range(chosen.nodes)]
         await _connect_all(nodes, site.port, chosen.followers)
         watch = Watch(site, counts)
         system = await connect(site.port, "load-watch", watch.heard, *((each, 0) for each in BROKER_QUEUES.values()))

@@ -107,7 +107,7 @@ async def _send_all(nodes: list[VirtualNode], updates: int) -> None:
 async def _run(num_params: int, buffer_size: int, updates: int, deltas: list[bytes]) -> Run:
     with Site(FOLDER, num_params, f"[fold]\nmethod = 'rate-corrected-fedbuff'\nbuffer_size = {buffer_size}") as site:
         run, counts = await present_run(site.port), Counts()
-        nodes = [VirtualNode(each, run, deltas, counts) for each in range(NODES)]
+        nodes = [VirtualNode(each, run, deltas, counts, site.parties) for each in range(NODES)]
         for node in nodes:
             await node.connect(site.port, follows=False)
         await _send_all(nodes, NODES)

@@ -31,12 +31,13 @@ from aggregator.ledger.ledger import Ledger
 from aggregator.service import Service
 from aggregator.verify.update import VerifyConfig
 from benchmarks.load.hostile import Hostile
+from benchmarks.load.parties import Parties
 from benchmarks.load.site import FEDERATION
 from benchmarks.load.task import bundle
 from benchmarks.load.usage import median, peak_rss_bytes, rss_bytes
-from fieldfold.link.session import BrokerLimits, Connected, Delivery, Event, LinkConfig, Received, Will
+from fieldfold.link.session import BrokerLimits, Connected, Delivery, Event, Received, Will
 from fieldfold.wire.messages import Receipt, read
-from fieldfold.wire.topics import Topics
+from fieldfold.wire.topics import AGGREGATOR, Topics
 
 NUM_PARAMS = 1000
 RUN = bytes.fromhex("00000000000000aa")
@@ -146,13 +147,13 @@ class Funnel:
         return True
 
 
-def configuration(folder: Path) -> AggregatorConfig:
+def configuration(folder: Path, parties: Parties) -> AggregatorConfig:
     """An aggregator in `folder`; nodes may send often enough that not all of it is deferred."""
     task = folder / "task.bundle"
     task.write_bytes(bundle(NUM_PARAMS).data)
     return AggregatorConfig(
         federation=FEDERATION,
-        broker=LinkConfig("mqtt://127.0.0.1:1883"),
+        broker=parties.link_config(AGGREGATOR, "mqtt://127.0.0.1:1883"),
         state_dir="state",
         control_socket=str(folder / "control.sock"),
         task=str(task),
@@ -162,7 +163,8 @@ def configuration(folder: Path) -> AggregatorConfig:
 
 def campaign(messages: int, seed: int, folder: Path) -> Outcome:
     """Pushes that many messages through a service in a thread of this process."""
-    config, link, faults = configuration(folder), Funnel(), queue.SimpleQueue[str]()
+    parties = Parties(folder / "identities")
+    config, link, faults = configuration(folder, parties), Funnel(), queue.SimpleQueue[str]()
     made: queue.SimpleQueue[Service] = queue.SimpleQueue()
 
     def serve() -> None:
@@ -181,7 +183,7 @@ def campaign(messages: int, seed: int, folder: Path) -> Outcome:
     while service.status().state != "folding" and time.monotonic() < deadline_s:
         time.sleep(0.01)
     rng = random.Random(seed)  # noqa: S311 - it must repeat, and secures nothing
-    hostile = Hostile(NUM_PARAMS, Topics(FEDERATION), RUN, rng, lambda: link.newest_version)
+    hostile = Hostile(NUM_PARAMS, Topics(FEDERATION), RUN, rng, lambda: link.newest_version, parties)
     link.on_accepted = hostile.unanswered.discard
     begun_s, sizes = time.monotonic(), _push_all(hostile, link, messages)
     status = service.status()

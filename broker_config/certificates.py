@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TypeAlias
 
+from broker_config.folder import BrokerFolder
 from fieldfold.errors import ConfigError
 
 try:
@@ -18,6 +19,8 @@ try:
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec, rsa
     from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+    from fieldfold.trust.credentials import pin_of
 except ImportError:
     raise ConfigError(
         "making certificates needs the package cryptography, which is not installed here",
@@ -158,6 +161,15 @@ def read_certificate(path: Path) -> x509.Certificate:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}", "check the folder and its owner") from None
     except ValueError:
         raise ConfigError(f"{path}: is not a certificate in PEM form", "put back the file from a backup") from None
+
+
+def aggregator_pin(folder: BrokerFolder) -> str:
+    """By which nodes know the aggregator: what its certificate's key comes to, also once that is renewed.
+
+    Raises:
+        ConfigError: when its certificate cannot be read.
+    """
+    return pin_of(read_certificate(folder.identity("aggregator").certificate))
 
 
 def read_key_pair(certificate: Path, key: Path) -> KeyPair:

@@ -15,6 +15,7 @@ from broker_config.acl import standing_rules
 from broker_config.certificates import (
     ALWAYS_NAMED,
     KeyPair,
+    aggregator_pin,
     check_host,
     issue_identity,
     issue_server,
@@ -37,6 +38,7 @@ from broker_config.folder import (
 from broker_config.members import read_members, write_members
 from broker_config.mosquitto import Listener, configuration, listeners, with_listener, with_revocation_list
 from fieldfold.errors import ConfigError
+from fieldfold.trust.credentials import PINS_FILE
 from fieldfold.wire.topics import Topics, check_node_name
 
 DEFAULT_PORT = 8883
@@ -85,6 +87,7 @@ def initialise(  # noqa: PLR0913 - one parameter an option
         signs, steps = _authority(folder, authority, now)
         steps.append(_server(folder, signs, hosts, now))
         steps.extend(_identity(folder, signs, name, now) for name in _unique((*STANDING_IDENTITIES, *nodes)))
+        _pin_aggregator(folder)
         steps.append(_configuration(folder, hosts, port))
         steps.append(_acl(folder))
         steps.append(_revocation_list(folder, signs, now))
@@ -136,6 +139,15 @@ def _identity(folder: BrokerFolder, authority: KeyPair, name: str, now: datetime
         return Step(path, "kept")
     _write_key_pair(path, name, issue_identity(authority, name, now), authority)
     return Step(path, "written" if name in STANDING_IDENTITIES else f"written; copy this folder to {name}")
+
+
+def _pin_aggregator(folder: BrokerFolder) -> None:
+    """Says in every identity which aggregator is to be believed."""
+    pin = f"{aggregator_pin(folder)}\n".encode("ascii")
+    for name in folder.identity_names():
+        path = folder.identity(name).key.with_name(PINS_FILE)
+        if not path.is_file() or path.read_bytes() != pin:
+            replace_file(path, pin, PUBLIC_FILE)
 
 
 def _configuration(folder: BrokerFolder, hosts: Sequence[str], port: int | None) -> Step:

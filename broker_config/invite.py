@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from broker_config.certificates import issue_invitation, read_certificate, server_hosts
+from broker_config.certificates import aggregator_pin, issue_invitation, read_certificate, server_hosts
 from broker_config.federation import federation_of
 from broker_config.folder import BrokerFolder
 from broker_config.members import OpenInvitation, changing, read_members, serials_of, write_members
@@ -95,6 +95,7 @@ def invite(root: Path, guest: Guest, lifetime: timedelta, *, again: bool = False
                 ca=authority.certificate.public_bytes(Encoding.DER),
                 certificate=certificate.public_bytes(Encoding.DER),
                 key=key,
+                aggregator=bytes.fromhex(aggregator_pin(folder)),
             )
         )
         given = OpenInvitation(

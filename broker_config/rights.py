@@ -35,21 +35,28 @@ class Role:
 NODE = Role(
     name="node",
     about="A node writes its own topics, hears what is for it, and reads what is released.",
-    writes=(f"node/{ME}/update", f"node/{ME}/status", f"node/{ME}/statistics"),
-    reads=(f"node/{ME}/receipt", f"node/{ME}/command", "model/#", "task/#", "aggregator/status"),
-    retains=(f"node/{ME}/status",),
+    writes=(f"node/{ME}/key", f"node/{ME}/update", f"node/{ME}/status", f"node/{ME}/statistics"),
+    reads=(f"node/{ME}/receipt", f"node/{ME}/command", "model/#", "task/#", "aggregator/#"),
+    retains=(f"node/{ME}/key", f"node/{ME}/status"),
 )
 AGGREGATOR = Role(
     name="aggregator",
     about="The aggregator hears everything, releases, answers, and clears the status of a node that is gone.",
-    writes=("model/#", "task/#", "aggregator/status", "node/+/receipt", "node/+/command", "node/+/status"),
+    writes=("model/#", "task/#", "aggregator/#", "node/+/receipt", "node/+/command", "node/+/status"),
     reads=(EVERYTHING,),
-    retains=("model/#", "task/#", "aggregator/status", "node/+/status"),
+    retains=("model/#", "task/#", "aggregator/#", "node/+/status"),
 )
 OBSERVER = Role(
     name="observer",
     about="The observer is for dashboards: statuses, receipts and manifests; not the model itself, nor writing.",
-    reads=("node/+/status", "node/+/receipt", "model/manifest", "task/manifest", "aggregator/status"),
+    reads=(
+        "node/+/status",
+        "node/+/receipt",
+        "model/manifest",
+        "task/manifest",
+        "aggregator/status",
+        "aggregator/key",
+    ),
 )
 RENEWAL = Role(
     name="node",
@@ -67,6 +74,7 @@ CARETAKER = Role(
 LEAVES = {
     "model/#": ("model/manifest", "model/snapshot/#", "model/delta/#", "model/live/#"),
     "task/#": ("task/manifest", "task/bundle/#"),
+    "aggregator/#": ("aggregator/status", "aggregator/key"),
 }
 """What lies below a #, where somebody reads less than all of it."""
 

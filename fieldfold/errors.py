@@ -7,6 +7,7 @@ FieldfoldError
 ├── CompileError      a task file that cannot be turned into a bundle
 ├── CodecError        a payload that does not decode, a delta that must not be encoded
 ├── WireError         a message that breaks the wire format or one of its limits
+│   └── SignatureError a message that is not from whom it says, or was said before
 ├── LinkError         the broker: reachability, certificates, permissions
 │   └── LinkDownError nothing can be sent at this moment; what was to be sent is still the caller's
 ├── StoreError        a database on disk: locked, full, of a newer program
@@ -67,6 +68,10 @@ class CodecError(FieldfoldError):
 
 class WireError(FieldfoldError):
     """A message that breaks the wire format or exceeds one of its limits."""
+
+
+class SignatureError(WireError):
+    """A message that is not what its sender has said, or not the newest of it."""
 
 
 class LinkError(FieldfoldError):

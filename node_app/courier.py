@@ -51,6 +51,10 @@ class Courier:
     """One thread; `wake` it when the outbox, or the link, has changed.
 
     Args:
+        store: holds the outbox.
+        link: carries it.
+        topic: where to.
+        seal: signs an update with this SHA-256 (hex).
         is_fresh: whether an update that waited while there was no link is still worth sending, as far as is known.
 
     Attributes:
@@ -60,9 +64,14 @@ class Courier:
     """
 
     def __init__(
-        self, store: Store, link: Link, topic: str, is_fresh: Callable[[Parcel], bool] = lambda _: True
+        self,
+        store: Store,
+        link: Link,
+        topic: str,
+        seal: Callable[[str], bytes],
+        is_fresh: Callable[[Parcel], bool] = lambda _: True,
     ) -> None:
-        self._store, self._link, self._topic, self._is_fresh = store, link, topic, is_fresh
+        self._store, self._link, self._topic, self._seal, self._is_fresh = store, link, topic, seal, is_fresh
         self._changed = threading.Condition()
         self._attempts: dict[str, Attempt] = {}
         self._was_down = True
@@ -154,7 +163,7 @@ class Courier:
         under_way: dict[int, Delivery] = {}
         left_at = 0.0
         try:
-            for index, message in enumerate(cut(parcel.body, attempt.chunk_bytes)):
+            for index, message in enumerate(cut(parcel.body, attempt.chunk_bytes, self._seal(parcel.digest))):
                 if self._stopping:
                     return
                 self.pulse.beat()

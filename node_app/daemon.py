@@ -12,26 +12,26 @@ from typing import Any
 import fieldfold
 from fieldfold.control.protocol import default_socket
 from fieldfold.control.server import ControlServer
-from fieldfold.errors import ConfigError, FieldfoldError, StoreDamagedError
-from fieldfold.link.endpoint import resolve
+from fieldfold.errors import FieldfoldError, StoreDamagedError
+from fieldfold.link.endpoint import identity, resolve
 from fieldfold.link.mqtt import MqttLink
 from fieldfold.link.outgoing import Outgoing
 from fieldfold.link.session import Connected, Disconnected, Link, Received, Refused, Will
 from fieldfold.logs import Tail
 from fieldfold.sensors.statistics import FeatureSums
 from fieldfold.service import Notifier
-from fieldfold.trust.tls import check_certificate
+from fieldfold.trust.party import Party
 from fieldfold.wire.messages import (
     Command,
     NodePresence,
     Receipt,
     Statistics,
-    read,
     write,
 )
 from fieldfold.wire.topics import Topics
 from node_app.choices import Choices
 from node_app.config import NodeConfig
+from node_app.counterpart import Counterpart
 from node_app.courier import Courier
 from node_app.day import Counts, Day
 from node_app.download import Download
@@ -59,11 +59,14 @@ class Daemon:
     """
 
     def __init__(self, config: NodeConfig, base: Path, link: Link | None = None) -> None:
-        _check_identity(config, base)
+        files = identity(config.broker, base)
+        state = base / config.state_dir
         self._tail = Tail()
         self._config = config
         self._topics = Topics(config.federation)
-        self._store = Store(base / config.state_dir / "node.sqlite")
+        self._party = Party(config.name, self._topics.key(config.name), files.certificate, files.key, state)
+        self._signer = self._party.signer
+        self._store = Store(state / "node.sqlite")
         self._link = link or MqttLink(
             config.broker,
             client_id=f"fieldfold-{config.federation}-{config.name}",
@@ -72,9 +75,20 @@ class Daemon:
         )
         self._inbox: queue.SimpleQueue[Any] = self._link.events
         self._outgoing = Outgoing(self._link)
-        self._courier = Courier(self._store, self._link, self._topics.update(config.name), self._is_fresh)
+        self._counterpart = Counterpart(self._store.facts, self._topics, files.ca)
+        updates = self._topics.update(config.name)
+        self._courier = Courier(
+            self._store, self._link, updates, lambda digest: self._signer.seal(updates, digest), self._is_fresh
+        )
         self._learner = Learner(config, base, self._store, self._send_statistics, self._courier.wake)
-        self._download = Download(self._link, self._topics, self._store, self._learner.give_task, self._learner.wake)
+        self._download = Download(
+            self._link,
+            self._topics,
+            self._store,
+            self._counterpart,
+            on_task=self._learner.give_task,
+            on_model=self._learner.wake,
+        )
         tls = resolve(config.broker, base).tls if config.renew_certificate else None
         self._renewal = Renewal(tls, config.name, self._ask_to_renew)
         self._sums: FeatureSums | None = None
@@ -89,7 +103,7 @@ class Daemon:
         self._day = Day(self._counts(), time.time())
         self._stopping = False
         socket = base / config.control_socket if config.control_socket else default_socket("node")
-        choices = Choices(self._learner, base / config.state_dir).table()
+        choices = Choices(self._learner, state).table()
         commands = {"pause": self._pause, "resume": self._resume, **choices}
         views = Views(self._store, self._courier, self._learner, self._tail, self._drift).table()
         self._control = ControlServer(socket, self.status, commands, views)
@@ -159,11 +173,13 @@ class Daemon:
             try:
                 self._take(event)
             except FieldfoldError as error:
-                log.warning("a message on %s is of no use: %s", event.topic, error)
+                level = logging.WARNING if self._counterpart.is_known else logging.INFO
+                log.log(level, "a message on %s is of no use: %s", event.topic, error)
             self._link.ack(event)
         elif isinstance(event, Connected):
             self._state.connected(event, time.monotonic())
             self._shown = (0.0, "")
+            self._outgoing.retain(self._party.topic, self._party.credential())
             self._download.connected(first=self._state.connections == 1)
             self._repeat_statistics()
             self._outgoing.wake()
@@ -179,9 +195,9 @@ class Daemon:
         if not payload:
             return
         if topic == self._topics.receipt(self._config.name):
-            self._take_receipt(read(Receipt, payload))
+            self._take_receipt(self._counterpart.receipt(topic, payload))
         elif topic == self._topics.command(self._config.name):
-            self._take_command(read(Command, payload))
+            self._take_command(self._counterpart.hear(Command, topic, payload, again=False))
         elif topic == self._topics.certificate(self._config.name):
             self._renewal.take(payload)
         else:
@@ -263,12 +279,14 @@ class Daemon:
             return
         self._sums_said_at = time.monotonic()
         message = Statistics(
+            issued=self._store.facts.rise("statistics"),
             task=self._download.bundle.digest,
             count=self._sums.count,
             total=self._sums.total,
             total_of_squares=self._sums.total_of_squares,
         )
-        self._outgoing.send(self._topics.statistics(self._config.name), write(message))
+        topic = self._topics.statistics(self._config.name)
+        self._outgoing.send(topic, self._signer.message(topic, write(message)))
 
     def _show(self, now: float) -> None:
         """Publishes the presence when the state has changed, and now and then."""
@@ -286,7 +304,7 @@ class Daemon:
 
     @property
     def _trouble(self) -> str:
-        return self._download.trouble or self._state.trouble
+        return self._download.trouble or self._state.trouble or self._counterpart.trouble
 
     def _counts(self) -> Counts:
         totals = self._store.totals()
@@ -377,16 +395,3 @@ class Daemon:
         self._learner.set_paused(paused=False)
         log.info("resumed")
         return "resumed"
-
-
-def _check_identity(config: NodeConfig, base: Path) -> None:
-    """The broker would refuse a node under another name than its certificate's without a word."""
-    if not (config.broker.certificate and config.broker.key):
-        return
-    certificate = base / config.broker.certificate
-    name = check_certificate(certificate, base / config.broker.key).common_name
-    if name != config.name:
-        raise ConfigError(
-            f"name is {config.name}, but {certificate} was issued to {name}",
-            f"set name to {name}, or give the certificate of {config.name}",
-        )

@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterator
 from fieldfold.errors import BundleError, StoreError, WireError
 from fieldfold.link.session import Link
 from fieldfold.task.bundle import MAX_BUNDLE_BYTES, Bundle
-from fieldfold.wire.messages import Chunk, ModelManifest, SnapshotPlace, TaskManifest, read, unpack
+from fieldfold.wire.chunks import object_digest
+from fieldfold.wire.messages import Chunk, ModelManifest, SnapshotPlace, TaskManifest, unpack
 from fieldfold.wire.topics import Topics
+from node_app.counterpart import Counterpart
 from node_app.fetch import Announced, Fetch, Wanted
 from node_app.follow import MAX_DELTA_BYTES, Follower, Model
 from node_app.resumption import Resumption
@@ -40,6 +42,10 @@ class Download:
     """Owned by the daemon's thread.
 
     Args:
+        link: to the broker.
+        topics: the federation's.
+        store: keeps task and model.
+        counterpart: knows what the aggregator has signed.
         on_task: called with a new task and the follower of its model.
         on_model: called when the model, or what is known of it, has moved.
 
@@ -50,15 +56,17 @@ class Download:
         float32_down: what the released versions that were taken would have been uncompressed.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it stands between
         self,
         link: Link,
         topics: Topics,
         store: Store,
+        counterpart: Counterpart,
+        *,
         on_task: Callable[[Bundle, Follower], None],
         on_model: Callable[[], None],
     ) -> None:
-        self._link, self._topics, self._store = link, topics, store
+        self._link, self._topics, self._store, self._counterpart = link, topics, store, counterpart
         self._on_task, self._on_model = on_task, on_model
         self.bundle: Bundle | None = None
         self.follower: Follower | None = None
@@ -95,13 +103,15 @@ class Download:
         self._resumption.keep(self._fetches)
 
     def subscribe(self) -> None:
-        """Asks for what is released from now on."""
+        """Asks for what is released from now on; first of all for the key that it is signed with."""
+        self._link.subscribe(self._topics.aggregator_key)
         self._link.subscribe(self._topics.task_manifest)
         self._link.subscribe(self._topics.live_deltas, queued=False)
 
     def connected(self, *, first: bool) -> None:
         """Catches up with what was released while the link was down."""
         if first:  # where the broker kept our session, what it retains comes only to a new subscription
+            self._subscribe_anew(self._topics.aggregator_key, queued=True)
             self._subscribe_anew(self._topics.task_manifest, queued=True)
         for topic in self._asked:
             self._subscribe_anew(topic)
@@ -146,15 +156,19 @@ class Download:
         """A message from a topic that was asked for; others are passed over.
 
         Raises:
-            WireError: when it is damaged.
+            WireError: when it is damaged, or not what the aggregator has said.
             BundleError: when it completes a bundle that is of no use.
         """
         if topic in self._asked:
             self._take_chunk(topic, payload)
         elif topic == self._topics.task_manifest:
-            self._take_task(read(TaskManifest, payload))
+            self._take_task(self._counterpart.hear(TaskManifest, topic, payload))
+        elif topic == self._topics.aggregator_key:
+            if self._counterpart.learn(payload):
+                self._subscribe_anew(self._topics.task_manifest, queued=True)
+                self.look()
         elif self.follower is not None and topic == self._topics.model_manifest:
-            if self.follower.take_manifest(read(ModelManifest, payload)):
+            if self.follower.take_manifest(self._counterpart.hear(ModelManifest, topic, payload)):
                 self._looking = False
                 self._link.unsubscribe(topic)
             self._tell()
@@ -201,7 +215,13 @@ class Download:
     def _begin(self, bundle: Bundle) -> Follower:
         manifest = bundle.manifest
         features = len(manifest.data.numeric)
-        follower = Follower(bundle.digest, manifest.layout.num_params, features, bundle.initial_parameters)
+        follower = Follower(
+            bundle.digest,
+            manifest.layout.num_params,
+            features,
+            bundle.initial_parameters,
+            self._counterpart.check_delta,
+        )
         self.bundle, self.follower, self.trouble = bundle, follower, ""
         log.info("task %s (%s), %d parameters", manifest.name, bundle.digest[:16], manifest.layout.num_params)
         self._on_task(bundle, follower)
@@ -299,11 +319,11 @@ class Download:
         elif data is not None:
             self._ask_no_more([wanted])
             try:
-                self._take_object(wanted, data)
+                self._take_object(wanted, data, fetch.seal)
             finally:
                 self._drop([each for each in (wanted,) if each in self._fetches])
 
-    def _take_object(self, wanted: Wanted, data: bytes) -> None:
+    def _take_object(self, wanted: Wanted, data: bytes, seal: bytes) -> None:
         if wanted.kind == "bundle":
             self._take_bundle(wanted.digest, data)
         elif self.follower is not None:
@@ -311,7 +331,7 @@ class Download:
                 self.follower.take_snapshot(data)
                 self._keep_model(self.follower.model)
             else:
-                self.follower.take_delta(data)
+                self.follower.take_delta(data, object_digest(data), seal)
             self._tell()
             if wanted.version in self.follower.missing_deltas():
                 self.look()  # the slot holds another version by now

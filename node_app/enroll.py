@@ -19,6 +19,7 @@ from pathlib import Path
 from fieldfold.errors import ConfigError, LinkError, WireError
 from fieldfold.link.mqtt import MqttLink
 from fieldfold.link.session import Connected, LinkConfig, Received, Refused
+from fieldfold.trust.credentials import PINS_FILE
 from fieldfold.trust.invitation import (
     EnrolmentAnswer,
     EnrolmentRequest,
@@ -104,6 +105,7 @@ def enroll(
         request = staging / "request.csr"
         certificate = _ask(invitation, _request(invitation, key, request), staging, patience_s)
         _write(staging / "ca.crt", _authority(invitation), 0o644)
+        _write(staging / PINS_FILE, f"{invitation.aggregator.hex()}\n".encode(), 0o644)
         _write(staging / f"{invitation.node}.crt", certificate, 0o644)
         expires_s = _check(invitation, staging)
         request.unlink()

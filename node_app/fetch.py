@@ -38,6 +38,7 @@ class Fetch:
 
     Attributes:
         outdated: another object lies there now; a newer manifest says where to go.
+        seal: that came with an object that no manifest names.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Fetch:
         self.prefix = prefix
         self.announced = announced
         self.outdated = False
+        self.seal = b""
         self._max_bytes = announced.size_bytes if announced else max_bytes
         self._begun = begun
         self._assembly: Assembly | None = None
@@ -105,6 +107,7 @@ class Fetch:
             return None
         assembly, self._assembly = self._assembly, None
         self._fresh.clear()
+        self.seal = assembly.seal
         data = assembly.whole()
         if self.announced is not None and object_digest(data) != self.announced.digest:
             raise WireError("the object that was read is not the one that was announced", "it is read again")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 from fieldfold.codec import decode
-from fieldfold.errors import CodecError, DataError, WireError
+from fieldfold.errors import CodecError, DataError, SignatureError, WireError
 from fieldfold.params import Vector, digest, is_finite
 from fieldfold.sensors.statistics import Normalisation
 from fieldfold.wire.chunks import Assemblies, Assembly, short
@@ -39,7 +39,10 @@ class Follower:
 
     Args:
         task: digest of the bundle.
+        num_params: of the vector that travels.
+        num_features: that are normalised.
         first_parameters: gives the bundle's own, which are version 0 of every run.
+        check: raises a SignatureError unless the delta with this SHA-256 (hex) was released under this seal.
 
     Attributes:
         model: replaced, never changed, so that another thread may read it at any time.
@@ -48,7 +51,14 @@ class Follower:
         puzzled: something came that only a newer manifest can explain.
     """
 
-    def __init__(self, task: str, num_params: int, num_features: int, first_parameters: Callable[[], Vector]) -> None:
+    def __init__(
+        self,
+        task: str,
+        num_params: int,
+        num_features: int,
+        first_parameters: Callable[[], Vector],
+        check: Callable[[str, bytes], None],
+    ) -> None:
         self.model: Model | None = None
         self.manifest: ModelManifest | None = None
         self.newest = 0
@@ -57,7 +67,7 @@ class Follower:
         self._task = task
         self._num_params = num_params
         self._num_features = num_features
-        self._first_parameters = first_parameters
+        self._first_parameters, self._check = first_parameters, check
         self._pending: dict[int, ModelDelta] = {}
         self._arriving = Assemblies(MAX_DELTA_BYTES, MAX_ARRIVING)
 
@@ -159,15 +169,21 @@ class Follower:
         """Takes a chunk of a delta, and keeps a whole one until its turn; whether the model moved.
 
         Raises:
+            SignatureError: when it was not released.
             WireError: when it is damaged; the model is dropped if it does not have the bits it should have.
         """
         taken = self._arriving.take(chunk)
         if taken.spoiled:
             raise WireError(f"a delta is damaged: {taken.spoiled}")
-        return taken.whole is not None and self.take_delta(taken.whole)
+        return taken.whole is not None and self.take_delta(taken.whole, taken.digest, taken.seal)
 
-    def take_delta(self, data: bytes) -> bool:
-        """Takes a whole delta; as `take_chunk`."""
+    def take_delta(self, data: bytes, digest: str, seal: bytes) -> bool:
+        """Takes a whole delta with its SHA-256 (hex) and seal; as `take_chunk`."""
+        try:
+            self._check(digest, seal)
+        except SignatureError:
+            self.puzzled = True
+            raise
         delta = unpack(ModelDelta, data)
         run = self.model.run if self.model else self.manifest.run if self.manifest else None
         if delta.run.hex() != run:

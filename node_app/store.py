@@ -17,6 +17,7 @@ from fieldfold.sensors.statistics import Normalisation
 from fieldfold.wire.chunks import object_digest
 from fieldfold.wire.messages import ClientUpdate, Receipt, pack, unpack
 from node_app.database import open_database
+from node_app.facts import Facts
 from node_app.pieces import Pieces
 from node_app.records import Decided, Waiting
 from node_app.schema import TABLES
@@ -78,6 +79,7 @@ class Store:
 
     Attributes:
         pieces: of an object that is being fetched.
+        facts: single values.
         notice: why a former store was set aside; empty where it was not.
 
     Raises:
@@ -88,7 +90,7 @@ class Store:
         self.path = path
         self._database, self.notice = open_database(path, TABLES)
         self._transact = self._database.transact
-        self.pieces = Pieces(self._database)
+        self.pieces, self.facts = Pieces(self._database), Facts(self._database)
 
     @property
     def damage(self) -> str:
@@ -167,13 +169,11 @@ class Store:
 
     def put_pinned(self, run: str, *, pinned: bool) -> None:
         """Notes whether the served model of a run stays whatever comes."""
-        value = run.encode() if pinned else b""
-        self._transact(lambda db: db.execute("INSERT OR REPLACE INTO fact VALUES ('pinned', ?)", (value,)))
+        self.facts.put("pinned", run.encode() if pinned else b"")
 
     def pinned(self, run: str) -> bool:
         """Whether it does."""
-        row = self._transact(lambda db: db.execute("SELECT value FROM fact WHERE key = 'pinned'").fetchone())
-        return row is not None and row[0] == run.encode()
+        return self.facts.get("pinned") == run.encode()
 
     # -- the outbox ------------------------------------------------------------------------------------------------
 

@@ -13,10 +13,11 @@ OPEN_PER_NODE = 2
 
 
 class Whole(msgspec.Struct, frozen=True):
-    """An update that is complete, as received and as read."""
+    """An update that is complete, as received and as read; the seal is not looked at yet."""
 
     body: bytes
     digest: str
+    seal: bytes
     update: ClientUpdate
 
 
@@ -61,7 +62,7 @@ class Desk:
             keep = taken.fresh and not taken.spoiled
             return Outcome(chunk, keep=keep, malformed=taken.spoiled, over=taken.over)
         try:
-            whole = Whole(taken.whole, taken.digest, unpack(ClientUpdate, taken.whole))
+            whole = Whole(taken.whole, taken.digest, taken.seal, unpack(ClientUpdate, taken.whole))
         except WireError as error:
             return Outcome(chunk, malformed=error.reason, over=taken.over)
         return Outcome(chunk, whole=whole, over=taken.over)

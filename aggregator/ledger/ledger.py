@@ -57,9 +57,15 @@ class Ledger(Operations):
         row = self._row("SELECT bundle FROM task WHERE digest = ?", (task,))
         return bytes(row[0]) if row else None
 
-    def put_statistics(self, task: str, node: str, sums: bytes) -> None:
-        """Keeps the newest sums of a node."""
-        self._db.execute("INSERT OR REPLACE INTO statistics VALUES (?, ?, ?, ?)", (task, node, sums, time.time()))
+    def put_statistics(self, task: str, node: str, sums: bytes, issued: int = 0) -> None:
+        """Keeps the newest sums of a node, with its number for them."""
+        row = (task, node, sums, issued, time.time())
+        self._db.execute("INSERT OR REPLACE INTO statistics VALUES (?, ?, ?, ?, ?)", row)
+
+    def statistics_issued(self, task: str, node: str) -> int:
+        """The number of a node's newest sums; 0 where there are none."""
+        row = self._row("SELECT issued FROM statistics WHERE task = ? AND node = ?", (task, node))
+        return int(row[0]) if row else 0
 
     def statistics(self, task: str) -> dict[str, bytes]:
         """Node -> its sums, in the order of the names."""

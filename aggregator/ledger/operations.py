@@ -1,4 +1,4 @@
-"""What people asked for: who, what and when, and what it leaves in force; as rows of the ledger."""
+"""What people asked for, and who signs with which key: what of it is in force; as rows of the ledger."""
 
 from __future__ import annotations
 
@@ -71,6 +71,24 @@ class Operations(Versions):
     def excluded(self) -> dict[str, str]:
         """Node -> who has excluded it."""
         return dict(self._rows("SELECT node, who FROM excluded ORDER BY node"))
+
+    def put_signer(self, node: str, standing: bytes) -> None:
+        """Keeps which key a node signs with."""
+        self._db.execute("INSERT OR REPLACE INTO signer VALUES (?, ?)", (node, standing))
+
+    def signers(self) -> dict[str, bytes]:
+        """Node -> what is known of its key."""
+        return {node: bytes(standing) for node, standing in self._rows("SELECT node, standing FROM signer")}
+
+    @property
+    def issued(self) -> int:
+        """Above all numbers that the aggregator has issued with it."""
+        row = self._row("SELECT value FROM meta WHERE key = 'issued'")
+        return int(row[0]) if row else 0
+
+    def put_issued(self, number: int) -> None:
+        """Nothing above this number is issued before a higher one is written."""
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES ('issued', ?)", (str(number),))
 
     def hold(self, contribution: int) -> None:
         """Nothing behind this place is folded until `let_go`."""

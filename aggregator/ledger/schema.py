@@ -18,11 +18,12 @@ CREATE TABLE IF NOT EXISTS task (
     published_at REAL NOT NULL
 ) STRICT;
 
--- Feature sums as the nodes sent them, and what was released from them.
+-- Feature sums as the nodes sent them, with the number that each gave them, and what was released from them.
 CREATE TABLE IF NOT EXISTS statistics (
     task TEXT NOT NULL,
     node TEXT NOT NULL,
     sums BLOB NOT NULL,
+    issued INTEGER NOT NULL,
     received_at REAL NOT NULL,
     PRIMARY KEY (task, node)
 ) STRICT, WITHOUT ROWID;
@@ -154,6 +155,12 @@ CREATE TABLE IF NOT EXISTS excluded (
     node TEXT PRIMARY KEY,
     who TEXT NOT NULL,
     since REAL NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- The key that each node signs with, as its certificate says.
+CREATE TABLE IF NOT EXISTS signer (
+    node TEXT PRIMARY KEY,
+    standing BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 -- What is left of contributions whose rows are dropped: sums, and the highest sequence number.

@@ -30,9 +30,9 @@ class Shelf:
         self.most = dict(standing)
         self._standing = dict(standing)
 
-    def put(self, prefix: str, data: bytes, chunk_bytes: int) -> Iterator[Publication]:
+    def put(self, prefix: str, data: bytes, chunk_bytes: int, seal: bytes = b"") -> Iterator[Publication]:
         """Places an object below `prefix`, in place of what lay there."""
-        chunks = list(cut(data, chunk_bytes))
+        chunks = list(cut(data, chunk_bytes, seal))
         before = self._standing.get(prefix, 0)
         self._standing[prefix] = len(chunks)
         self.most[prefix] = max(len(chunks), self.most.get(prefix, 0))

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 import msgspec
 
 from benchmarks.load.mqtt import Session, connect
+from benchmarks.load.parties import Parties
 from benchmarks.load.site import FEDERATION
-from fieldfold.wire.chunks import chunk_size, cut
+from fieldfold.wire.chunks import chunk_size, cut, object_digest
 from fieldfold.wire.messages import ClientUpdate, ModelManifest, Receipt, pack, read
 from fieldfold.wire.topics import Topics
 
@@ -37,18 +38,21 @@ class Counts(msgspec.Struct):
 class VirtualNode:
     """One node: at most one update of it is under way. It sends the payloads in turn, each number another first."""
 
-    def __init__(self, number: int, run: bytes, payloads: Sequence[bytes], counts: Counts) -> None:
+    def __init__(self, number: int, run: bytes, payloads: Sequence[bytes], counts: Counts, parties: Parties) -> None:
         self.name = f"node-{number:05}"
         self._number, self._run, self._payloads, self.counts = number, run, payloads, counts
+        self._parties, self._signer = parties, parties.signer(self.name)
         self._sequence = 0
         self._began_s = 0.0
         self.waiting = False
         self.session: Session | None = None
 
     async def connect(self, port: int, *, follows: bool) -> None:
-        """Subscribes to its receipts and, if it `follows`, to the releases, as a node does."""
+        """Shows its key, and subscribes to its receipts and, if it `follows`, to the releases, as a node does."""
         filters = [(TOPICS.receipt(self.name), 1), *([(TOPICS.live_deltas, 0)] if follows else [])]
         self.session = await connect(port, f"load-{self.name}", self._heard, *filters)
+        key = TOPICS.key(self.name)
+        self.session.publish(key, self._parties.credential(self.name, key))
 
     def send(self) -> None:
         """Sends its next update, against the newest version that anybody has heard of."""
@@ -71,8 +75,9 @@ class VirtualNode:
         self._began_s, self.waiting = time.monotonic(), True
         self.counts.sent += 1
         self.counts.bytes_sent += len(body)
-        for message in cut(body, chunk_size(MESSAGE_BYTES)):
-            self.session.publish(TOPICS.update(self.name), message)
+        topic = TOPICS.update(self.name)
+        for message in cut(body, chunk_size(MESSAGE_BYTES), self._signer.seal(topic, object_digest(body))):
+            self.session.publish(topic, message)
 
     async def close(self) -> None:
         """Hangs up."""

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from benchmarks.codec_fuzz import honest_payloads, mutate
+from benchmarks.load.parties import Parties
 from fieldfold.codec import decode, encode
 from fieldfold.params import norm
 from fieldfold.wire.chunks import cut, object_digest, short
@@ -57,15 +58,24 @@ TOPICS = (
 class Hostile:
     """An endless stream of messages; `newest` tells the version that honest nodes train from.
 
+    The rogues are members too: most of what they send is signed, so that it is looked into.
+
     Attributes:
         honest: how many updates were sent whole, unchanged and within their rate.
         unanswered: (node, sequence) of those that nobody has called accepted.
         kinds: how many messages of each kind there were.
     """
 
-    def __init__(
-        self, num_params: int, topics: Topics, run: bytes, rng: random.Random, newest: Callable[[], int]
+    def __init__(  # noqa: PLR0913, PLR0917 - what honest nodes know
+        self,
+        num_params: int,
+        topics: Topics,
+        run: bytes,
+        rng: random.Random,
+        newest: Callable[[], int],
+        parties: Parties,
     ) -> None:
+        self._parties = parties
         self._num_params, self._topics, self._run, self._rng, self._newest = num_params, topics, run, rng, newest
         self._payloads = [each for each in honest_payloads(num_params) if norm(decode(each, num_params)) < LONGEST]
         self._sequences: collections.Counter[str] = collections.Counter()
@@ -94,6 +104,9 @@ class Hostile:
 
     def messages(self) -> Iterator[Message]:
         """For ever: the kinds in random order, now and then an honest update between two hostile messages."""
+        for member in (*HONEST, *ROGUES):
+            topic = self._topics.key(member)
+            yield from self._count("key", [(topic, self._parties.credential(member, topic))])
         names = list(self._ways)
         while True:
             if self._rng.random() < 0.1:
@@ -137,21 +150,26 @@ class Hostile:
         )
 
     def _pieces(self, update: ClientUpdate) -> list[bytes]:
-        return list(cut(pack(update), self._rng.choice((600, 2000, 60_000))))
+        return self._cut(update.node, pack(update), self._rng.choice((600, 2000, 60_000)))
+
+    def _cut(self, sender: str, body: bytes, chunk_bytes: int) -> list[bytes]:
+        """The pieces of an object that a node has signed."""
+        seal = self._parties.signer(sender).seal(self._topics.update(sender), object_digest(body))
+        return list(cut(body, chunk_bytes, seal))
 
     def _rogue(self) -> tuple[str, ClientUpdate]:
         name = self._rng.choice(ROGUES)
         return name, self._update(name)
 
-    def _as_rogue(self, messages: list[bytes]) -> list[Message]:
-        topic = self._topics.update(self._rng.choice(ROGUES))
+    def _as_rogue(self, messages: list[bytes], name: str = "") -> list[Message]:
+        topic = self._topics.update(name or self._rng.choice(ROGUES))
         return [(topic, message) for message in messages]
 
     # -- hostile ones --------------------------------------------------------------------------------------------
 
     def _changed_bytes(self) -> list[Message]:
         """Flipped, cut off, spliced, inserted: anywhere in a message."""
-        rng, (_, update) = self._rng, self._rogue()
+        rng, (name, update) = self._rng, self._rogue()
         message = bytearray(rng.choice(self._pieces(update)))
         for _ in range(rng.randint(1, 4)):
             place = rng.randrange(len(message) + 1) if rng.random() < 0.5 else rng.randrange(40)
@@ -164,15 +182,15 @@ class Hostile:
                     message[place:place] = rng.randbytes(rng.randint(1, 8))
                 case _:
                     message[place : place + 5] = b"\xdd" + rng.choice((b"\xff", b"\x7f", b"\0")) * 4
-        return self._as_rogue([bytes(message)])
+        return self._as_rogue([bytes(message)], name)
 
     def _changed_fields(self) -> list[Message]:
         """An update with fields of any type and size in a sound envelope."""
-        _, update = self._rogue()
+        name, update = self._rogue()
         fields: list[object] = [1, *msgspec.structs.astuple(update)[1:]]
         for _ in range(self._rng.randint(1, 2)):
             fields[self._rng.randrange(len(fields))] = self._rng.choice(ODD)
-        return self._as_rogue(list(cut(msgspec.msgpack.encode(fields), 60_000)))
+        return self._as_rogue(self._cut(name, msgspec.msgpack.encode(fields), 60_000), name)
 
     def _changed_chunk(self) -> list[Message]:
         """The same for the envelope."""
@@ -199,13 +217,14 @@ class Hostile:
     def _cut_differently(self) -> list[Message]:
         """The same object twice, the pieces mixed: they overlap."""
         name, update = self._rogue()
-        pieces = [*cut(pack(update), 700), *cut(pack(update), 500)]
+        pieces = [*self._cut(name, pack(update), 700), *self._cut(name, pack(update), 500)]
         self._rng.shuffle(pieces)
         return [(self._topics.update(name), piece) for piece in pieces]
 
     def _of_another_node(self) -> list[Message]:
-        update = msgspec.structs.replace(self._rogue()[1], node=self._rng.choice(HONEST))
-        return self._as_rogue(self._pieces(update))
+        name, update = self._rogue()
+        forged = pack(msgspec.structs.replace(update, node=self._rng.choice(HONEST)))
+        return self._as_rogue(self._cut(name, forged, 2000), name)
 
     def _replayed(self) -> list[Message]:
         """What was sent before, by whom it was or by another."""
@@ -218,7 +237,9 @@ class Hostile:
         """The same number again and again, for another update each time."""
         name, update = self._rogue()
         changed = [msgspec.structs.replace(update, num_examples=each + 1) for each in range(self._rng.randint(3, 12))]
-        return [(self._topics.update(name), piece) for each in changed for piece in cut(pack(each), 60_000)]
+        return [
+            (self._topics.update(name), piece) for each in changed for piece in self._cut(name, pack(each), 60_000)
+        ]
 
     def _absurd_norm(self) -> list[Message]:
         """Valid, and as long as float32 allows, or a little longer than what came before."""
@@ -250,14 +271,16 @@ class Hostile:
         rng, name = self._rng, self._rng.choice(ROGUES)
         values = tuple(rng.choice((0.0, 1e308, -1.0, 5.0)) for _ in range(rng.choice((0, 2, 512))))
         data = rng.choice((
-            write(Statistics(task="0" * 64, count=values, total=values, total_of_squares=values)),
+            write(Statistics(issued=1, task="0" * 64, count=values, total=values, total_of_squares=values)),
             write(NodePresence(node=name, state="training")) if rng.random() < 0.5 else b"",
             b'{"a":' * rng.randint(1, 5000),
             b"[" * rng.randint(1, 5000),
             b'{"format":1,"node":"rogue-0","state":"x","version":%d}' % 2**rng.choice((31, 53, 64, 70)),
             rng.randbytes(rng.randint(0, 70_000)),
         ))  # fmt: skip
-        return [(rng.choice((self._topics.status(name), self._topics.statistics(name))), data)]
+        topic = rng.choice((self._topics.status(name), self._topics.statistics(name)))
+        is_signed = rng.random() < 0.7 and topic == self._topics.statistics(name)
+        return [(topic, self._parties.signer(name).message(topic, data) if is_signed else data)]
 
     def _another_topic(self) -> list[Message]:
         _, update = self._rogue()

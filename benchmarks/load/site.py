@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
+from benchmarks.load.parties import Parties
 from benchmarks.load.task import write_bundle
 from broker_config.mosquitto import find_mosquitto
 from examples.turbofan.fleet import free_port, listens
@@ -52,8 +53,7 @@ control_socket = "{socket}"
 task = "{task}"
 {settings}
 [broker]
-url = "mqtt://127.0.0.1:{port}"
-messages_per_s = 10000
+{broker}messages_per_s = 10000
 bytes_per_s = 1_000_000_000
 """
 
@@ -74,6 +74,7 @@ class Site:
     def __enter__(self) -> Self:
         shutil.rmtree(self.folder, ignore_errors=True)
         (self.folder / "broker").mkdir(parents=True)
+        self.parties = Parties(self.folder / "identities")
         self.bundle: Bundle = write_bundle(self.num_params, self.folder / "task.bundle")
         try:
             self._start_broker()
@@ -119,7 +120,7 @@ class Site:
             socket=self._sockets / "aggregator.sock",
             task=self.folder / "task.bundle",
             settings=self._settings,
-            port=self.port,
+            broker=self.parties.table("aggregator", f"mqtt://127.0.0.1:{self.port}"),
         )
         path = self.folder / "aggregator.toml"
         path.write_text(text, encoding="utf-8")

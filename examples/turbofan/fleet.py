@@ -121,12 +121,12 @@ class Fleet:
     def start_broker(self) -> None:
         """Mosquitto with mutual TLS and access rules where it is installed, else the embedded broker."""
         broker = self.folder / "broker"
+        nodes = [argument for name in self.engines for argument in ("--node", name)]
+        self._complete("broker", "init", str(broker), "--port", str(self._port), *nodes)
         if self.embedded:
             ports = ("--port", str(self._port), "--port-v311", str(free_port()))
             self._spawn("broker", "broker", "run", "--embedded", *ports)
         else:
-            nodes = [argument for name in self.engines for argument in ("--node", name)]
-            self._complete("broker", "init", str(broker), "--port", str(self._port), *nodes)
             self._spawn("broker", "broker", "run", str(broker))
         self._wait("broker", lambda: listens(self._port))
 
@@ -240,11 +240,10 @@ class Fleet:
     # -- how they are started ----------------------------------------------------------------------------------------
 
     def _broker_table(self, name: str) -> str:
-        if self.embedded:
-            return f'url = "mqtt://127.0.0.1:{self._port}"'
+        url = f"mqtt://127.0.0.1:{self._port}" if self.embedded else f"mqtts://localhost:{self._port}"
         identity = self.folder / "broker" / "identities" / name
         return (
-            f'url = "mqtts://localhost:{self._port}"\nca = "{identity}/ca.crt"\n'
+            f'url = "{url}"\nca = "{identity}/ca.crt"\n'
             f'certificate = "{identity}/{name}.crt"\nkey = "{identity}/{name}.key"'
         )
 

@@ -61,15 +61,10 @@ def resolve(config: LinkConfig, base: Path) -> Endpoint:
             f"{config.url}: plain MQTT would leave this machine unprotected",
             "use mqtts:// with certificates, or set allow_plain = true on a network you trust",
         )
-    if not secure and (config.ca or config.certificate or config.key):
-        raise LinkError(
-            f"{config.url}: certificates are given, but plain MQTT does not use them",
-            "write mqtts://, or leave out ca, certificate and key",
-        )
     return Endpoint(
         host=host,
         port=port,
-        tls=_tls_files(config, base) if secure else None,
+        tls=identity(config, base) if secure else None,
         username=config.username or None,
         password=_password(config, base),
     )
@@ -93,12 +88,17 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _tls_files(config: LinkConfig, base: Path) -> TlsFiles:
+def identity(config: LinkConfig, base: Path) -> TlsFiles:
+    """The files by which a program is known: to the broker in TLS, and to the other side by what it signs.
+
+    Raises:
+        LinkError: when one is not set.
+    """
     missing = [name for name in ("ca", "certificate", "key") if not getattr(config, name)]
     if missing:
         raise LinkError(
             f"{config.url}: {', '.join(missing)} not set under [broker]",
-            "give the three PEM files that `fieldfold broker init` wrote",
+            "give the three PEM files that `fieldfold broker init` wrote; without TLS too, since messages are signed",
         )
     return TlsFiles(ca=base / config.ca, certificate=base / config.certificate, key=base / config.key)
 

@@ -45,6 +45,7 @@ class Invitation(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
         ca: the authority's certificate (DER).
         certificate: the invitation's own client certificate (DER).
         key: private value of its key on P-256, 32 bytes, big-endian.
+        aggregator: SHA-256 of the public key (SubjectPublicKeyInfo) in the certificate of the aggregator to believe.
     """
 
     format: Literal[1] = 1
@@ -56,6 +57,7 @@ class Invitation(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     ca: Annotated[bytes, msgspec.Meta(max_length=4096)]
     certificate: Annotated[bytes, msgspec.Meta(max_length=4096)]
     key: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+    aggregator: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 
 
 class EnrolmentRequest(msgspec.Struct, frozen=True, kw_only=True):

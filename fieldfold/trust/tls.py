@@ -10,7 +10,7 @@ from typing import cast
 
 import msgspec
 
-from fieldfold.errors import LinkError
+from fieldfold.errors import ConfigError, LinkError
 
 MAX_PEM_BYTES = 1 << 20
 # TLS 1.3 takes two exchanges, 1.2 three.
@@ -74,6 +74,21 @@ def check_certificate(certificate: Path, key: Path, ca: Path | None = None) -> C
     client.verify_mode = ssl.CERT_NONE  # nothing leaves this process
     _load_pair(client, certificate, key)
     return _rehearse(client, server, certificate)
+
+
+def require_name(certificate: Path, key: Path, name: str) -> None:
+    """Refuses a certificate that was issued to somebody else: nobody would believe who shows it.
+
+    Raises:
+        LinkError: as for `client_context`.
+        ConfigError: when it is another's.
+    """
+    found = check_certificate(certificate, key).common_name
+    if found != name:
+        raise ConfigError(
+            f"name is {name}, but {certificate} was issued to {found}",
+            f"set name to {found}, or give the certificate of {name}",
+        )
 
 
 def explain_tls_failure(error: BaseException, host: str) -> tuple[str, str]:

@@ -12,11 +12,10 @@ import msgspec
 from fieldfold.errors import WireError
 from fieldfold.wire.messages import MAX_CHUNKS, MAX_OBJECT_BYTES, Chunk, pack
 
-ENVELOPE_BYTES = 48
+ENVELOPE_BYTES = 124
 """Upper bound of what a chunk's own fields take of a message."""
-
-
 SHORT_DIGEST_BYTES = 8
+SEAL_BYTES = 72
 
 
 def object_digest(data: bytes) -> str:
@@ -39,8 +38,8 @@ def num_chunks(total_bytes: int, chunk_bytes: int) -> int:
     return -(-total_bytes // chunk_bytes)
 
 
-def cut(data: bytes, chunk_bytes: int) -> Iterator[bytes]:
-    """The packed chunks of `data`, in order.
+def cut(data: bytes, chunk_bytes: int, seal: bytes = b"") -> Iterator[bytes]:
+    """The packed chunks of `data`, in order; the first one bears the seal.
 
     Raises:
         WireError: when `data` is empty or larger than MAX_OBJECT_BYTES.
@@ -57,6 +56,7 @@ def cut(data: bytes, chunk_bytes: int) -> Iterator[bytes]:
                 chunk_bytes=chunk_bytes,
                 index=index,
                 data=data[start : start + chunk_bytes],
+                seal=b"" if index else seal,
             )
         )
 
@@ -77,16 +77,23 @@ def check_chunk(chunk: Chunk, max_bytes: int) -> None:
     expected = chunk.total_bytes - chunk.index * chunk.chunk_bytes if last else chunk.chunk_bytes
     if len(chunk.data) != expected:
         raise WireError(f"chunk {chunk.index} holds {len(chunk.data)} bytes, {expected} were announced")
+    if len(chunk.seal) not in {0, SEAL_BYTES}:
+        raise WireError(f"a seal of {len(chunk.seal)} bytes")
 
 
 class Assembly:
-    """The chunks of one object that have arrived; memory grows with what arrived, never with what was claimed."""
+    """The chunks of one object that have arrived; memory grows with what arrived, never with what was claimed.
+
+    Attributes:
+        seal: the newest that came with one of them; whether it is good is for who takes the object to say.
+    """
 
     def __init__(self, first: Chunk) -> None:
         self.digest = first.digest
         self.total_bytes = first.total_bytes
         self.chunk_bytes = first.chunk_bytes
         self.num_chunks = first.num_chunks
+        self.seal = b""
         self._pieces: dict[int, bytes] = {}
 
     def fits(self, chunk: Chunk) -> bool:
@@ -105,6 +112,7 @@ class Assembly:
         """
         if not self.fits(chunk):
             raise WireError("a chunk of another object, or of the same cut differently")
+        self.seal = chunk.seal or self.seal
         if chunk.index in self._pieces:
             return False
         self._pieces[chunk.index] = chunk.data
@@ -151,6 +159,7 @@ class Taken(msgspec.Struct, frozen=True):
         fresh: it had not come before.
         whole: the object that it completed.
         digest: of that, in hex.
+        seal: that came with it; not looked at yet.
         spoiled: why the object that it completed is damaged.
         over: names of assemblies that ended with it: complete, damaged, or given up for a newer one.
     """
@@ -159,6 +168,7 @@ class Taken(msgspec.Struct, frozen=True):
     whole: bytes | None = None
     digest: str = ""
     spoiled: str = ""
+    seal: bytes = b""
     over: tuple[bytes, ...] = ()
 
 
@@ -198,6 +208,6 @@ class Assemblies:
         del self._open[chunk.digest]
         over.append(chunk.digest)
         try:
-            return Taken(fresh, *assembly.whole_with_digest(), over=tuple(over))
+            return Taken(fresh, *assembly.whole_with_digest(), seal=assembly.seal, over=tuple(over))
         except WireError as error:
             return Taken(fresh, spoiled=error.reason, over=tuple(over))

@@ -49,6 +49,7 @@ class Chunk(Binary, frozen=True, kw_only=True):
         total_bytes: size of the whole object.
         chunk_bytes: size of every piece but the last.
         index: from 0; the piece begins at index x chunk_bytes.
+        seal: of the whole object, by who made it, with its first piece; empty where a manifest names the digest.
     """
 
     format: Literal[1] = FORMAT
@@ -57,6 +58,7 @@ class Chunk(Binary, frozen=True, kw_only=True):
     chunk_bytes: Annotated[int, msgspec.Meta(ge=1, le=MAX_OBJECT_BYTES)]
     index: Counter
     data: bytes
+    seal: bytes = b""
 
     @property
     def num_chunks(self) -> int:
@@ -120,9 +122,10 @@ class ModelDelta(Binary, frozen=True, kw_only=True):
 
 
 class TaskManifest(Readable, frozen=True, kw_only=True):
-    """Which task the federation works on and where its bundle is."""
+    """Which task the federation works on and where its bundle is; `issued` as in ModelManifest."""
 
     format: Literal[1] = FORMAT
+    issued: Counter
     name: Text
     digest: HexDigest
     size_bytes: Size
@@ -142,6 +145,7 @@ class ModelManifest(Readable, frozen=True, kw_only=True):
     """The newest version and the cheapest way to it.
 
     Attributes:
+        issued: higher than in all that the aggregator has issued before; who has seen a newer one takes no older.
         task: digest of the bundle.
         run: the run that all versions belong to.
         parameters: digest of the parameters at `version`.
@@ -154,6 +158,7 @@ class ModelManifest(Readable, frozen=True, kw_only=True):
     """
 
     format: Literal[1] = FORMAT
+    issued: Counter
     task: HexDigest
     run: HexRunId
     version: Counter
@@ -169,9 +174,13 @@ class ModelManifest(Readable, frozen=True, kw_only=True):
 
 
 class Statistics(Readable, frozen=True, kw_only=True):
-    """Sums over the node's training rows, per feature in the task's order, missing values left out."""
+    """Sums over the node's training rows, per feature in the task's order, missing values left out.
+
+    `issued` rises with each that the node sends; the aggregator takes no older one.
+    """
 
     format: Literal[1] = FORMAT
+    issued: Counter
     task: HexDigest
     count: Sums
     total: Sums
@@ -205,9 +214,10 @@ class Receipt(Readable, frozen=True, kw_only=True):
 
 
 class Command(Readable, frozen=True, kw_only=True):
-    """Something asked of a node from beside the broker."""
+    """Something asked of a node from beside the broker; `issued` as in ModelManifest, and no two have the same."""
 
     format: Literal[1] = FORMAT
+    issued: Counter
     command: Literal["pause", "resume", "resend_statistics"]
     by: Text = ""
 

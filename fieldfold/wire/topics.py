@@ -7,6 +7,8 @@ fieldfold/F/model/snapshot/S/I          retained chunk I of the whole model, in 
 fieldfold/F/model/delta/S/I             retained chunk I of what leads from one version to the next, in slot S
 fieldfold/F/model/live/I                chunk I of the newest delta, as it is released; not retained
 fieldfold/F/aggregator/status           retained JSON, with a will
+fieldfold/F/aggregator/key              retained: the key that the aggregator signs with
+fieldfold/F/node/N/key                  retained: the key that the node signs with
 fieldfold/F/node/N/update               chunks of client updates            node -> aggregator
 fieldfold/F/node/N/statistics           JSON: sums of the node's features   node -> aggregator
 fieldfold/F/node/N/status               retained JSON, with a will          node -> people
@@ -29,7 +31,9 @@ from fieldfold.errors import ConfigError, WireError
 ROOT = "fieldfold"
 NODE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 FEDERATION_NAME = NODE_NAME
-RESERVED_NAMES = frozenset({"aggregator", "observer", "broker", "server", "ca"})
+AGGREGATOR = "aggregator"
+"""Its name in its certificate."""
+RESERVED_NAMES = frozenset({AGGREGATOR, "observer", "broker", "server", "ca"})
 RESERVED_PREFIX = "bridge"
 
 
@@ -65,10 +69,13 @@ class Topics:
         self.task_manifest = f"{self.root}/task/manifest"
         self.model_manifest = f"{self.root}/model/manifest"
         self.aggregator_status = f"{self.root}/aggregator/status"
+        self.aggregator_key = f"{self.root}/aggregator/key"
+        self.every_key = f"{self.root}/node/+/key"
         self.every_update = f"{self.root}/node/+/update"
         self.every_statistics = f"{self.root}/node/+/statistics"
         self.every_status = f"{self.root}/node/+/status"
         self.live_deltas = f"{self.root}/model/live/+"
+        self.deltas = f"{self.root}/model/delta"
 
     def bundle(self, digest: str) -> str:
         """Below it lie the chunks, by index, of the bundle with this SHA-256 digest."""
@@ -89,6 +96,10 @@ class Topics:
     def update(self, node: str) -> str:
         """Where `node` sends its updates."""
         return f"{self.root}/node/{node}/update"
+
+    def key(self, node: str) -> str:
+        """Where `node` shows the key that it signs with."""
+        return f"{self.root}/node/{node}/key"
 
     def statistics(self, node: str) -> str:
         """Where `node` sends its feature sums."""

@@ -14,6 +14,7 @@ import msgspec
 
 from fieldfold.cli.figures import number
 from fieldfold.errors import ConfigError, FieldfoldError
+from fieldfold.link.endpoint import identity as identity_files
 from fieldfold.link.mqtt import MqttLink
 from fieldfold.link.session import Connected, Disconnected, Link, Received, Refused
 from fieldfold.sensors.dataset import load, require_batch
@@ -23,6 +24,7 @@ from fieldfold.task.bundle import Bundle
 from fieldfold.trust.invitation import read_code
 from fieldfold.wire.topics import Topics
 from node_app.config import NodeConfig
+from node_app.counterpart import Counterpart
 from node_app.download import Download
 from node_app.setup.answers import Answers, config, identity, is_code, settled
 from node_app.store import Store
@@ -87,7 +89,9 @@ def ask_broker(wanted: NodeConfig, base: Path, scratch: Path) -> tuple[str, Bund
     broker = msgspec.structs.replace(wanted.broker, session_expiry_s=0)
     link = MqttLink(broker, client_id=f"fieldfold-setup-{wanted.name}", base=base)
     store = Store(scratch / "setup.sqlite")
-    download = Download(link, Topics(wanted.federation), store, lambda *_: None, lambda: None)
+    topics = Topics(wanted.federation)
+    counterpart = Counterpart(store.facts, topics, identity_files(wanted.broker, base).ca)
+    download = Download(link, topics, store, counterpart, on_task=lambda *_: None, on_model=lambda: None)
     try:
         download.subscribe()
         link.start()

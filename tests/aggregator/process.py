@@ -14,6 +14,7 @@ from typing import Any, Self
 from fieldfold.control.client import ControlClient
 from fieldfold.errors import ControlError, LeaseError
 from tests.aggregator.tiny import FEDERATION, bundle
+from tests.identities import broker_table
 
 PATIENCE_S = 60.0
 
@@ -35,7 +36,7 @@ class Aggregator:
         self.config = folder / "aggregator.toml"
         self.config.write_text(
             f'federation = "{FEDERATION}"\nstate_dir = "{state}"\ncontrol_socket = "control.sock"\n'
-            f'task = "task.bundle"\n[broker]\nurl = "{url}"\n[fold]\nmethod = "fedasync"\n',
+            f'task = "task.bundle"\n[broker]\n{broker_table("aggregator", url)}[fold]\nmethod = "fedasync"\n',
             encoding="utf-8",
         )
         self.folder, self.socket = folder, folder / "control.sock"

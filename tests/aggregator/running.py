@@ -30,13 +30,12 @@ from fieldfold.wire.messages import (
     unpack,
     write,
 )
-from fieldfold.wire.topics import Topics
-from tests.aggregator.tiny import FEDERATION, chunks
+from tests.aggregator.tiny import TOPICS, chunks
+from tests.identities import credential, signer
 
 T = TypeVar("T")
 M = TypeVar("M", bound=Readable)
 PATIENCE_S = 10.0
-TOPICS = Topics(FEDERATION)
 CLIENT_ID = "aggregator"
 
 
@@ -184,12 +183,14 @@ class Node:
 
     def __init__(self, broker: MemoryBroker, name: str) -> None:
         self.name = name
+        self._issued = 0
         self.link = MemoryLink(broker, client_id=name)
         self.link.start()
+        self.link.publish(TOPICS.key(name), credential(name, TOPICS.key(name)), retain=True)
 
     def send(self, update: ClientUpdate, chunk_bytes: int = 4096) -> None:
         """An update, whatever name it bears."""
-        self.send_pieces(chunks(update, chunk_bytes))
+        self.send_pieces(chunks(update, chunk_bytes, self.name))
 
     def send_pieces(self, pieces: Iterable[bytes]) -> None:
         """Some chunks of an update."""
@@ -197,5 +198,13 @@ class Node:
             self.link.publish(TOPICS.update(self.name), piece)
 
     def send_statistics(self, task: str, sums: FeatureSums, **changes: Any) -> None:
-        fields = {"count": sums.count, "total": sums.total, "total_of_squares": sums.total_of_squares, **changes}
-        self.link.publish(TOPICS.statistics(self.name), write(Statistics(task=task, **fields)))
+        self._issued += 1
+        fields = {
+            "issued": self._issued,
+            "count": sums.count,
+            "total": sums.total,
+            "total_of_squares": sums.total_of_squares,
+            **changes,
+        }
+        topic = TOPICS.statistics(self.name)
+        self.link.publish(topic, signer(self.name).message(topic, write(Statistics(task=task, **fields))))

@@ -14,8 +14,8 @@ from aggregator.fold.fedbuff import FedBuff
 from fieldfold.errors import ControlError
 from fieldfold.link.memory import MemoryBroker
 from fieldfold.wire.messages import NodePresence, write
-from tests.aggregator.running import TOPICS, Node, RunningAggregator, eventually
-from tests.aggregator.tiny import bundle, config, update
+from tests.aggregator.running import Node, RunningAggregator, eventually
+from tests.aggregator.tiny import TOPICS, bundle, config, update
 
 
 def test_status_for_people_and_for_programs(

@@ -16,7 +16,7 @@ from aggregator.intake.allowance import LEAST_COST, Allowance
 from aggregator.reception import Reception
 from aggregator.verify.update import VerifyConfig
 from fieldfold.errors import WireError
-from tests.aggregator.tiny import MAX_UPDATE_BYTES, Plant, chunks, update
+from tests.aggregator.tiny import MAX_UPDATE_BYTES, Plant, check, chunks, update
 
 
 def allowed(allowance: Allowance, messages: int, at_s: float, node: str = "press-1", num_chunks: int = 1) -> int:
@@ -62,7 +62,9 @@ def plant(tmp_path: Path) -> Iterator[Plant]:
 
 def test_what_is_too_much_is_deferred_and_may_come_again(plant: Plant) -> None:
     now_s = [0.0]
-    reception = Reception(plant.ledger, VerifyConfig(max_per_minute=2), MAX_UPDATE_BYTES, clock=lambda: now_s[0])
+    reception = Reception(
+        plant.ledger, VerifyConfig(max_per_minute=2), MAX_UPDATE_BYTES, check, clock=lambda: now_s[0]
+    )
     sent = [chunks(update(sequence=sequence))[0] for sequence in (1, 2, 3)]
     with plant.ledger.transaction():
         answers = [reception.take("press-1", message, plant.model) for message in sent]
@@ -80,7 +82,7 @@ def test_what_is_too_much_is_deferred_and_may_come_again(plant: Plant) -> None:
 
 
 def test_chunks_beyond_it_leave_no_trace(plant: Plant) -> None:
-    reception = Reception(plant.ledger, VerifyConfig(max_per_minute=1), MAX_UPDATE_BYTES, clock=lambda: 0.0)
+    reception = Reception(plant.ledger, VerifyConfig(max_per_minute=1), MAX_UPDATE_BYTES, check, clock=lambda: 0.0)
     large = msgspec.structs.replace(update(), payload=np.random.default_rng(0).bytes(60_000))
     with plant.ledger.transaction():
         reception.take("press-1", chunks(update(sequence=9))[0], plant.model)

@@ -16,8 +16,8 @@ from fieldfold.control.client import ControlClient
 from fieldfold.link.memory import MemoryBroker
 from fieldfold.params import as_vector, digest
 from fieldfold.wire.messages import AggregatorPresence
-from tests.aggregator.running import CLIENT_ID, TOPICS, Node, RunningAggregator, Witness, eventually
-from tests.aggregator.tiny import FIRST, bundle, chunks, config, full_disk, update
+from tests.aggregator.running import CLIENT_ID, Node, RunningAggregator, Witness, eventually
+from tests.aggregator.tiny import FIRST, TOPICS, bundle, chunks, config, full_disk, update
 
 Start = Callable[[AggregatorConfig], RunningAggregator]
 RAW = bundle("raw", "none")

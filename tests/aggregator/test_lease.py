@@ -21,6 +21,7 @@ from fieldfold.wire.messages import AggregatorPresence, Lease
 from fieldfold.wire.topics import Topics
 from tests.aggregator.process import Aggregator
 from tests.aggregator.tiny import FEDERATION, chunks, update
+from tests.identities import credential
 from tests.link.brokers import PlainMosquitto, plain_link, until
 
 TOPICS = Topics(FEDERATION)
@@ -101,6 +102,7 @@ def test_a_second_one_does_not_start_and_the_first_one_does_not_even_notice(
         node = plain_link(broker.url, "node")
         node.start()
         until(lambda: node.is_up)
+        node.publish(TOPICS.key("press-1"), credential("press-1", TOPICS.key("press-1")), retain=True)
         for message in chunks(update("press-1", 1, run=run)):
             node.publish(TOPICS.update("press-1"), message)
         first.has_accepted(1)

@@ -18,6 +18,7 @@ from fieldfold.link.mqtt import MqttLink
 from fieldfold.wire.topics import Topics
 from tests.aggregator.process import Aggregator
 from tests.aggregator.tiny import FEDERATION, chunks, update
+from tests.identities import credential
 from tests.link.brokers import PlainMosquitto, plain_link, until
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "RELIABILITY.md"
@@ -94,6 +95,7 @@ def node(broker: PlainMosquitto) -> Iterator[MqttLink]:
     link = plain_link(broker.url, "press-1")
     link.start()
     until(lambda: link.is_up)
+    link.publish(TOPICS.key("press-1"), credential("press-1", TOPICS.key("press-1")), retain=True)
     yield link
     link.stop()
 

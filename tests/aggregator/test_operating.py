@@ -21,8 +21,8 @@ from fieldfold.errors import ControlError
 from fieldfold.link.memory import MemoryBroker
 from fieldfold.params import as_vector
 from fieldfold.wire.messages import Command
-from tests.aggregator.running import TOPICS, Node, RunningAggregator, Witness, eventually
-from tests.aggregator.tiny import FIRST, RUN, bundle, config, lossless_payload, update
+from tests.aggregator.running import Node, RunningAggregator, Witness, eventually
+from tests.aggregator.tiny import FIRST, RUN, TOPICS, bundle, config, lossless_payload, update
 
 Start = Callable[[AggregatorConfig], RunningAggregator]
 ME = pwd.getpwuid(os.geteuid()).pw_name

@@ -14,7 +14,16 @@ from aggregator.verify.update import VerifyConfig
 from fieldfold.errors import WireError
 from fieldfold.wire.chunks import cut, object_digest
 from fieldfold.wire.messages import pack
-from tests.aggregator.tiny import MAX_UPDATE_BYTES, NUM_PARAMS, OTHER_RUN, Plant, chunks, lossless_payload, update
+from tests.aggregator.tiny import (
+    MAX_UPDATE_BYTES,
+    NUM_PARAMS,
+    OTHER_RUN,
+    Plant,
+    check,
+    chunks,
+    lossless_payload,
+    update,
+)
 
 SMALL = 16
 
@@ -96,7 +105,7 @@ def test_two_nodes_may_use_the_same_sequence_number(plant: Plant) -> None:
 
 
 def test_another_node_s_name_is_held_against_the_sender(plant: Plant) -> None:
-    [message] = chunks(update("press-2"))
+    [message] = chunks(update("press-2"), sender="press-1")
     answer = plant.receive(message, "press-1")
     assert answer is not None
     assert answer.node == "press-1"
@@ -192,7 +201,7 @@ def test_a_transaction_that_failed_is_taken_again_as_if_it_had_never_been(plant:
 def test_a_lower_limit_drops_the_pieces_that_lie_on_disk(plant: Plant) -> None:
     large = update(body=np.random.default_rng(0).bytes(5000))
     plant.receive(chunks(large)[0])
-    reception = Reception(plant.ledger, VerifyConfig(), 1024)
+    reception = Reception(plant.ledger, VerifyConfig(), 1024, check)
     with plant.ledger.transaction():
         reception.restore()
     assert plant.ledger.chunks() == []

@@ -12,12 +12,15 @@ from aggregator.release.model import advance, snapshot
 from aggregator.release.shelf import Publication, Shelf
 from fieldfold.codec import PROFILES, decode
 from fieldfold.params import Vector, digest, from_bytes, norm, to_bytes
+from fieldfold.trust.signing import Verifier
 from fieldfold.wire.chunks import Assembly, short
 from fieldfold.wire.messages import Chunk, ModelDelta, ModelSnapshot, TaskManifest, read, unpack
-from fieldfold.wire.topics import Topics
+from fieldfold.wire.topics import AGGREGATOR, Topics
 from tests.aggregator.tiny import RUN, bundle
+from tests.identities import signer
 
 TOPICS = Topics("plant")
+VERIFIER = Verifier(signer(AGGREGATOR).public_key, AGGREGATOR)
 TASK = bundle().digest
 SIZE = 500
 FOR_RELEASES = sorted(name for name, profile in PROFILES.items() if not profile.is_unbiased)
@@ -81,12 +84,14 @@ def put_together(messages: list[Publication]) -> bytes:
 
 
 def test_the_task_goes_out_in_chunks_before_the_manifest_that_names_it() -> None:
-    *pieces, last = publish.task_messages(Shelf({}), TOPICS, bundle(), 700)
+    signed = publish.task_messages(Shelf({}), TOPICS, signer(AGGREGATOR), bundle(), chunk_bytes=700, issued=5)
+    *pieces, last = signed
     assert put_together(pieces) == bundle().data
     assert [piece.topic for piece in pieces] == [f"{TOPICS.bundle(TASK)}/{index}" for index in range(len(pieces))]
-    manifest = read(TaskManifest, last.payload)
+    manifest = read(TaskManifest, VERIFIER.open(TOPICS.task_manifest, last.payload))
     assert last.topic == TOPICS.task_manifest
     assert (manifest.name, manifest.digest, manifest.size_bytes) == ("wear", TASK, len(bundle().data))
+    assert manifest.issued == 5
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 50)), min_size=1, max_size=30), st.integers())

@@ -29,8 +29,8 @@ from fieldfold.wire.messages import (
     unpack,
     write,
 )
-from tests.aggregator.running import TOPICS, Node, RunningAggregator, Witness, eventually
-from tests.aggregator.tiny import FIRST, NUM_PARAMS, OTHER_RUN, RUN, bundle, config, lossless_payload, update
+from tests.aggregator.running import Node, RunningAggregator, Witness, eventually
+from tests.aggregator.tiny import FIRST, NUM_PARAMS, OTHER_RUN, RUN, TOPICS, bundle, config, lossless_payload, update
 
 Start = Callable[[AggregatorConfig], RunningAggregator]
 

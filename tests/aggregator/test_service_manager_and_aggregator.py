@@ -9,13 +9,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.identities import broker_table
+
 PATIENCE_S = 60.0
 
 
 def test_it_says_when_it_is_up_lives_and_ends_with_0(tmp_path: Path) -> None:
     config, address = tmp_path / "aggregator.toml", tmp_path / "notify"
     config.write_text(
-        'federation = "plant"\nstate_dir = "state"\ncontrol_socket = "a.sock"\n[broker]\nurl = "mqtt://127.0.0.1:1"\n'
+        'federation = "plant"\nstate_dir = "state"\ncontrol_socket = "a.sock"\n[broker]\n'
+        + broker_table("aggregator")
     )
     environment = {**os.environ, "NOTIFY_SOCKET": str(address), "WATCHDOG_USEC": "200000"}
     command = [sys.executable, "-m", "fieldfold", "aggregator", "run", "--config", str(config)]

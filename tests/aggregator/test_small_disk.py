@@ -16,6 +16,7 @@ from fieldfold.wire.topics import Topics
 from tests.aggregator.process import Aggregator
 from tests.aggregator.small_disk import SmallDisk
 from tests.aggregator.tiny import FEDERATION, chunks, update
+from tests.identities import credential
 from tests.link.brokers import PlainMosquitto, plain_link, until
 
 TOPICS = Topics(FEDERATION)
@@ -37,6 +38,8 @@ class Node:
         for topic in (TOPICS.model_manifest, TOPICS.receipt("press-1")):
             self.link.subscribe(topic)
         self.link.start()
+        until(lambda: self.link.is_up)
+        self.link.publish(TOPICS.key("press-1"), credential("press-1", TOPICS.key("press-1")), retain=True)
         self._accepted: list[int] = []
         self._run = ""
         until(lambda: not self.accepted and bool(self._run))

@@ -21,7 +21,9 @@ TASK = bundle().digest
 
 def sums(rows: np.ndarray[Any, np.dtype[np.float64]]) -> Statistics:
     found = sums_of([rows], rows.shape[1])
-    return Statistics(task=TASK, count=found.count, total=found.total, total_of_squares=found.total_of_squares)
+    return Statistics(
+        issued=1, task=TASK, count=found.count, total=found.total, total_of_squares=found.total_of_squares
+    )
 
 
 def test_the_fleet_s_mean_and_deviation_are_those_of_all_rows_together() -> None:
@@ -48,7 +50,7 @@ def test_the_fleet_s_mean_and_deviation_are_those_of_all_rows_together() -> None
     ],
 )
 def test_sums_that_no_data_can_have(changes: dict[str, tuple[float, ...]], said: str) -> None:
-    honest = Statistics(task=TASK, count=(5.0, 5.0), total=(5.0, 5.0), total_of_squares=(10.0, 10.0))
+    honest = Statistics(issued=1, task=TASK, count=(5.0, 5.0), total=(5.0, 5.0), total_of_squares=(10.0, 10.0))
     accept(honest, 2)
     with pytest.raises(DataError, match=said):
         accept(msgspec.structs.replace(honest, **changes), 2)

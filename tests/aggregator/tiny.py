@@ -23,17 +23,20 @@ from aggregator.reception import Answer, Reception
 from aggregator.verify.update import VerifyConfig
 from fieldfold.codec import encode
 from fieldfold.errors import WireError
-from fieldfold.link.session import LinkConfig
 from fieldfold.params import Layout, TensorSpec, Vector, as_vector, norm, to_bytes
 from fieldfold.sensors.arrays import Array
 from fieldfold.sensors.schema import ColumnTarget, DataSchema, Feature
 from fieldfold.task.bundle import Bundle, batch_bytes, pack
 from fieldfold.task.manifest import LearningRate, Manifest, Metric, Optimizer, SectionName, SelfCheck
+from fieldfold.trust.signing import Verifier
 from fieldfold.wire.chunks import cut, object_digest
-from fieldfold.wire.messages import Binary, ClientUpdate
+from fieldfold.wire.messages import ClientUpdate
 from fieldfold.wire.messages import pack as pack_message
+from fieldfold.wire.topics import AGGREGATOR, Topics
+from tests.identities import link_config, signer
 
 FEDERATION = "plant"
+TOPICS = Topics(FEDERATION)
 FIRST = as_vector([0.5, -1.0, 0.25])
 """The first parameters: two weights and a bias."""
 NUM_PARAMS = FIRST.size
@@ -164,9 +167,15 @@ def update(
     )
 
 
-def chunks(message: Binary, chunk_bytes: int = CHUNK_BYTES) -> list[bytes]:
-    """The messages in which a node sends an update."""
-    return list(cut(pack_message(message), chunk_bytes))
+def chunks(sent: ClientUpdate, chunk_bytes: int = CHUNK_BYTES, sender: str = "") -> list[bytes]:
+    """The messages in which a node sends an update, signed by it, or by another sender."""
+    body, node = pack_message(sent), sender or sent.node
+    return list(cut(body, chunk_bytes, signer(node).seal(TOPICS.update(node), object_digest(body))))
+
+
+def check(node: str, digest: str, seal: bytes) -> None:
+    """Whether the node has sent the update with this digest."""
+    Verifier(signer(node).public_key, node).check(TOPICS.update(node), digest, seal)
 
 
 def accepted(update: ClientUpdate, staleness: int = 0) -> Decision:
@@ -200,7 +209,7 @@ class Plant:
     def _open(self) -> None:
         self.ledger = Ledger(self.path, FEDERATION)
         self.model = GlobalModel(bundle(), FoldSettings(self.method, self.profile), self.snapshot_every)
-        self.reception = Reception(self.ledger, VerifyConfig(), MAX_UPDATE_BYTES)
+        self.reception = Reception(self.ledger, VerifyConfig(), MAX_UPDATE_BYTES, check)
         with self.ledger.transaction():
             self.reception.restore()
             if self.ledger.task() is None:
@@ -255,7 +264,7 @@ def config(fold: AnyMethod | None = None, *, snapshot_every: int = 3, nodes: int
     """An aggregator's configuration; everything lies in the folder that the service is given."""
     return AggregatorConfig(
         federation=FEDERATION,
-        broker=LinkConfig("mqtt://127.0.0.1:1883"),
+        broker=link_config(AGGREGATOR),
         state_dir="state",
         control_socket="control.sock",
         max_update_bytes=MAX_UPDATE_BYTES,

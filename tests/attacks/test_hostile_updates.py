@@ -16,7 +16,7 @@ from aggregator.verify.update import MAX_NORM, VerifyConfig
 from benchmarks.intake_fuzz import campaign, is_broken
 from fieldfold.errors import WireError
 from fieldfold.wire.messages import MAX_COUNTER
-from tests.aggregator.tiny import MAX_UPDATE_BYTES, OTHER_RUN, Plant, chunks, update
+from tests.aggregator.tiny import MAX_UPDATE_BYTES, OTHER_RUN, Plant, check, chunks, update
 
 ROGUE = "rogue"
 HONEST = ("press-1", "press-2", "press-3")
@@ -66,7 +66,7 @@ def test_a_node_that_is_alone_cannot_lead_the_model_out_of_float32(plant: Plant)
 
 def test_what_nobody_finishes_is_given_up_in_memory_and_on_disk(plant: Plant) -> None:
     now_s = 0.0
-    reception = Reception(plant.ledger, VerifyConfig(), MAX_UPDATE_BYTES, clock=lambda: now_s)
+    reception = Reception(plant.ledger, VerifyConfig(), MAX_UPDATE_BYTES, check, clock=lambda: now_s)
     left, alive = chunks(update(ROGUE, body=bytes(200)), 64), chunks(update("press-1", body=bytes(200)), 64)
     with plant.ledger.transaction():
         reception.take(ROGUE, left[0], plant.model)
@@ -84,7 +84,7 @@ def test_what_nobody_finishes_is_given_up_in_memory_and_on_disk(plant: Plant) ->
 
 def test_what_was_given_up_is_taken_when_it_is_sent_again(plant: Plant) -> None:
     now_s = 0.0
-    reception = Reception(plant.ledger, VerifyConfig(), MAX_UPDATE_BYTES, clock=lambda: now_s)
+    reception = Reception(plant.ledger, VerifyConfig(), MAX_UPDATE_BYTES, check, clock=lambda: now_s)
     pieces = chunks(update("press-1", body=bytes(200)), 64)
     with plant.ledger.transaction():
         reception.take("press-1", pieces[0], plant.model)

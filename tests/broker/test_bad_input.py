@@ -26,6 +26,7 @@ from fieldfold.sensors.statistics import normalisation
 from fieldfold.task.bundle import SECTION_NAMES, Bundle, pack
 from node_app.store import Store, StoredVector
 from tests.conftest import Mosquitto, free_port
+from tests.identities import broker_table
 from tests.node_app.turbofan import bundle_file, data_of, data_table, turbofan
 
 PATIENCE_S = 20.0
@@ -60,7 +61,7 @@ class Gateway:
 
     def write(self) -> Path:
         path = self.folder / "node.toml"
-        table = self.broker or f'url = "mqtt://127.0.0.1:{free_port()}"'
+        table = self.broker or broker_table("press-07", f"mqtt://127.0.0.1:{free_port()}")
         path.write_text(
             f'name = "{self.name}"\nfederation = "plant"\nstate_dir = "state"\ncontrol_socket = "node.sock"\n'
             f"[broker]\n{table}\n{self.data}",
@@ -247,7 +248,7 @@ def aggregator_toml(folder: Path, task: str) -> str:
     path = folder / "aggregator.toml"
     path.write_text(
         f'federation = "plant"\nstate_dir = "state"\ncontrol_socket = "aggregator.sock"\ntask = "{task}"\n'
-        f'[broker]\nurl = "mqtt://127.0.0.1:{free_port()}"\n',
+        f"[broker]\n{broker_table('aggregator', f'mqtt://127.0.0.1:{free_port()}')}",
         encoding="utf-8",
     )
     return str(path)

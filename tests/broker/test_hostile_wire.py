@@ -25,9 +25,9 @@ PATIENCE_S = 60.0
 async def attack(site: Site, seed: int) -> Counts:
     """Sends them all, and honest updates of another node afterwards."""
     run, counts = await present_run(site.port), Counts()
-    node = VirtualNode(0, run, payloads(NUM_PARAMS, 2), counts)
+    node = VirtualNode(0, run, payloads(NUM_PARAMS, 2), counts, site.parties)
     await node.connect(site.port, follows=False)
-    hostile = Hostile(NUM_PARAMS, TOPICS, run, random.Random(seed), lambda: counts.newest_version)
+    hostile = Hostile(NUM_PARAMS, TOPICS, run, random.Random(seed), lambda: counts.newest_version, site.parties)
     session = await connect(site.port, "attacker", lambda *_: None)
     for topic, payload in itertools.islice(hostile.messages(), MESSAGES):
         if topic:

@@ -21,7 +21,7 @@ PATIENCE_S = 60.0
 async def all_at_once(site: Site, times: int) -> Counts:
     run, counts = await present_run(site.port), Counts()
     deltas = payloads(NUM_PARAMS, 4)
-    nodes = [VirtualNode(each, run, deltas, counts) for each in range(NODES)]
+    nodes = [VirtualNode(each, run, deltas, counts, site.parties) for each in range(NODES)]
     await asyncio.gather(*(node.connect(site.port, follows=True) for node in nodes))
     async with asyncio.timeout(PATIENCE_S):
         for _ in range(times):

@@ -108,7 +108,10 @@ def test_the_private_key_never_leaves_the_gateway(attended_broker: Mosquitto, tm
     assert not (attended_broker.directory / "identities" / "press-02").exists()
     assert stat.S_IMODE(files.key.stat().st_mode) == 0o600
     assert stat.S_IMODE(files.key.parent.stat().st_mode) == 0o700
-    assert sorted(path.name for path in files.key.parent.iterdir()) == ["ca.crt", "press-02.crt", "press-02.key"]
+    names = ["aggregator.pin", "ca.crt", "press-02.crt", "press-02.key"]
+    assert sorted(path.name for path in files.key.parent.iterdir()) == names
+    beside = attended_broker.identity("observer").key.with_name("aggregator.pin")
+    assert (files.key.parent / "aggregator.pin").read_text() == beside.read_text()
 
 
 def test_a_configuration_that_is_there_is_kept(attended_broker: Mosquitto, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_it_writes_all_that_a_broker_and_its_gateways_need(tmp_path: Path) -> No
         *(
             f"identities/{name}/{file}"
             for name in ("aggregator", "observer", "broker", "press-07")
-            for file in ("ca.crt", f"{name}.crt", f"{name}.key")
+            for file in ("aggregator.pin", "ca.crt", f"{name}.crt", f"{name}.key")
         ),
     }
     assert (tmp_path / "broker" / "data").is_dir()
@@ -103,7 +103,7 @@ def test_a_second_init_adds_identities_and_changes_nothing_else(tmp_path: Path) 
 
     after = contents(root)
     assert set(after) - set(before) == {
-        f"identities/kiln-01/{name}" for name in ("ca.crt", "kiln-01.crt", "kiln-01.key")
+        f"identities/kiln-01/{name}" for name in ("aggregator.pin", "ca.crt", "kiln-01.crt", "kiln-01.key")
     }
     assert {path: after[path] for path in before} == before
 

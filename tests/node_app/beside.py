@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -13,17 +13,19 @@ import numpy as np
 from aggregator.release import publish
 from aggregator.release.model import advance, snapshot
 from aggregator.release.shelf import Publication, Shelf
-from fieldfold.link.memory import MemoryBroker, MemoryLink
-from fieldfold.link.session import Received
+from fieldfold.link.session import Link, Received
 from fieldfold.params import Vector, digest
 from fieldfold.sensors.statistics import FeatureSums, Normalisation, normalisation
 from fieldfold.task.bundle import Bundle
+from fieldfold.trust.credentials import examine, read_authorities
+from fieldfold.trust.signing import Verifier
 from fieldfold.wire.chunks import Assemblies, chunk_size, object_digest
 from fieldfold.wire.messages import (
     Chunk,
     ClientUpdate,
     Command,
     NodePresence,
+    Readable,
     Receipt,
     RejectionCode,
     SnapshotPlace,
@@ -32,7 +34,8 @@ from fieldfold.wire.messages import (
     unpack,
     write,
 )
-from fieldfold.wire.topics import Topics
+from fieldfold.wire.topics import AGGREGATOR, Topics
+from tests.identities import credential, identity, signer
 
 FEDERATION, NODE = "plant", "press-07"
 RUN = "00000000000000aa"
@@ -44,12 +47,17 @@ T = TypeVar("T")
 class Beside:
     """One task, its released versions, and all that came from the node."""
 
-    def __init__(self, broker: MemoryBroker) -> None:
+    def __init__(self, link: Link) -> None:
         self.topics = Topics(FEDERATION)
-        self._broker = broker
-        self._link = MemoryLink(broker, client_id="aggregator")
+        self._link = link
         self._link.subscribe(f"{self.topics.root}/node/+/+")
         self._link.start()
+        while not self._link.is_up:
+            time.sleep(0.01)
+        self.signer, self._issued = signer(AGGREGATOR), 0
+        key = self.topics.aggregator_key
+        self._link.publish(key, credential(AGGREGATOR, key), retain=True)
+        self._verifier: Verifier | None = None
         self._assemblies = Assemblies(1 << 20, 64)
         self.statistics: list[Statistics] = []
         self.updates: list[tuple[str, ClientUpdate]] = []
@@ -85,12 +93,18 @@ class Beside:
     def _take(self, kind: str, payload: bytes) -> None:
         self.largest_message = max(self.largest_message, len(payload))
         if kind == "statistics":
-            self.statistics.append(read(Statistics, payload))
+            assert self._verifier is not None
+            self.statistics.append(read(Statistics, self._verifier.open(self.topics.statistics(NODE), payload)))
+        elif kind == "key":
+            authorities = read_authorities(identity(NODE).ca)
+            self._verifier = Verifier(examine(payload, self.topics.key(NODE), NODE, authorities).public_key, NODE)
         elif kind == "status":
             self.presences.append(read(NodePresence, payload))
         elif kind == "update":
             taken = self._assemblies.take(unpack(Chunk, payload))
             if taken.whole is not None:
+                assert self._verifier is not None
+                self._verifier.check(self.topics.update(NODE), taken.digest, taken.seal)
                 self.updates.append((object_digest(taken.whole), unpack(ClientUpdate, taken.whole)))
 
     def next_update(self) -> tuple[str, ClientUpdate]:
@@ -100,7 +114,11 @@ class Beside:
 
     def say_task(self, bundle: Bundle) -> None:
         self._task = bundle.digest
-        self._retain(publish.task_messages(self._shelf, self.topics, bundle, self._chunk_bytes))
+        self._retain(
+            publish.task_messages(
+                self._shelf, self.topics, self.signer, bundle, chunk_bytes=self._chunk_bytes, issued=self.issue()
+            )
+        )
 
     def begin(self, bundle: Bundle, sums: Statistics, run: str = RUN) -> None:
         """Version 0, with the node's own statistics as the fleet's."""
@@ -118,10 +136,11 @@ class Beside:
         release = advance(self._released + step, self._released, self.version, self.run, "int8")
         self.version, self._released = release.version, release.released
         if show:
-            for message in publish.live_messages(self.topics, release.delta, self._chunk_bytes):
+            seal = publish.seal_of(self.topics, self.signer, release.delta)
+            for message in publish.live_messages(self.topics, release.delta, seal, self._chunk_bytes):
                 self._link.publish(message.topic, message.payload)
             prefix = self.topics.delta(self.version % (2 * SNAPSHOT_EVERY))
-            self._retain(self._shelf.put(prefix, release.delta, self._chunk_bytes))
+            self._retain(self._shelf.put(prefix, release.delta, self._chunk_bytes, seal))
         if self.version % SNAPSHOT_EVERY == 0:
             self.say_snapshot()
         self.say_manifest()
@@ -137,6 +156,8 @@ class Beside:
     def say_manifest(self) -> None:
         message = publish.manifest_message(
             self.topics,
+            self.signer,
+            issued=self.issue(),
             task=self._task,
             run=self.run,
             version=self.version,
@@ -158,14 +179,21 @@ class Beside:
             answer = msgspec.structs.replace(
                 answer, decision="rejected", code=code, reason=f"it is {code}", hint="look here"
             )
-        self._link.publish(self.topics.receipt(NODE), write(answer))
+        self.say(self.topics.receipt(NODE), answer)
 
-    def command(self, command: Command) -> None:
-        self._link.publish(self.topics.command(NODE), write(command))
+    def command(self, command: Literal["pause", "resume", "resend_statistics"], by: str = "") -> None:
+        self.say(self.topics.command(NODE), Command(issued=self.issue(), command=command, by=by))
+
+    def say(self, topic: str, message: Readable) -> None:
+        self._link.publish(topic, self.signer.message(topic, write(message)))
+
+    def issue(self) -> int:
+        self._issued += 1
+        return self._issued
 
     @property
     def _chunk_bytes(self) -> int:
-        return chunk_size(self._broker.limits.message_bytes)
+        return chunk_size(self._link.limits.message_bytes)
 
     def _retain(self, messages: Iterable[Publication]) -> None:
         for message in messages:

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from fieldfold.link.memory import MemoryBroker, MemoryLink
-from fieldfold.link.session import LinkConfig
 from fieldfold.sensors.source import DataConfig
 from fieldfold.task.bundle import Bundle
 from node_app import daemon as daemon_module
 from node_app import learner as learner_module
 from node_app.config import CodecConfig, NodeConfig, TrainingConfig
 from node_app.daemon import Daemon
+from tests.identities import link_config
 from tests.node_app.beside import FEDERATION, NODE, Beside
 from tests.node_app.running import Running
 from tests.node_app.turbofan import data_of, turbofan
@@ -34,7 +34,7 @@ def broker() -> MemoryBroker:
 
 @pytest.fixture
 def beside(broker: MemoryBroker) -> Beside:
-    return Beside(broker)
+    return Beside(MemoryLink(broker, client_id="aggregator"))
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def running(broker: MemoryBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         config = NodeConfig(
             name=NODE,
             federation=FEDERATION,
-            broker=LinkConfig(url="mqtt://127.0.0.1:1"),
+            broker=link_config(NODE),
             data=data or data_of(3, 5, 8),
             state_dir="state",
             control_socket="node.sock",

@@ -12,18 +12,17 @@ import msgspec
 import pytest
 
 from fieldfold.errors import DataError
-from fieldfold.link.session import LinkConfig
 from fieldfold.sensors.files import Fingerprint, fingerprint
 from fieldfold.sensors.source import DataConfig
 from fieldfold.sensors.statistics import normalisation
 from fieldfold.task.bundle import Bundle
-from fieldfold.wire.messages import Command
 from node_app import learner as learner_module
 from node_app.bench import Bench
 from node_app.config import NodeConfig
 from node_app.follow import Model
 from node_app.freshness import AT_THE_LATEST_S, Freshness
 from node_app.store import Store
+from tests.identities import link_config
 from tests.node_app.beside import Beside
 from tests.node_app.running import Running, joined, until
 from tests.node_app.turbofan import data_of
@@ -92,7 +91,7 @@ def test_a_fingerprint_tells_every_touch(tmp_path: Path, data: DataConfig) -> No
 
 @pytest.fixture
 def bench(bundle: Bundle, tmp_path: Path, data: DataConfig) -> Iterator[Bench]:
-    config = NodeConfig("press-07", "plant", LinkConfig(url="mqtt://127.0.0.1:1"), data)
+    config = NodeConfig("press-07", "plant", link_config("press-07"), data)
     with closing(Store(tmp_path / "node.sqlite")) as store:
         yield Bench(bundle, config, tmp_path, store)
 
@@ -135,6 +134,6 @@ def test_a_running_node_takes_it_up_and_tells_its_statistics_when_asked(
         assert status.data.series == before.series + 5
         beside.listen(0.3)
         assert beside.statistics == []
-        beside.command(Command(command="resend_statistics"))
+        beside.command("resend_statistics")
         said = beside.until(lambda: beside.statistics)[0]
         assert said.count[0] > sums.count[0]

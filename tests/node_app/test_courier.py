@@ -14,11 +14,12 @@ from fieldfold.codec import ErrorFeedback
 from fieldfold.link.memory import MemoryBroker, MemoryLink
 from fieldfold.link.session import BrokerLimits, Delivery, Received
 from fieldfold.params import as_vector
-from fieldfold.wire.chunks import Assemblies
+from fieldfold.wire.chunks import ENVELOPE_BYTES, Assemblies
 from fieldfold.wire.messages import Chunk, ClientUpdate, Receipt, unpack
 from node_app import courier as courier_module
 from node_app.courier import Courier
 from node_app.store import Parcel, Store
+from tests.identities import signer
 
 TASK = "ab" * 32
 TOPIC = "fieldfold/plant/node/press-07/update"
@@ -97,7 +98,7 @@ def link(broker: MemoryBroker) -> Cutting:
 
 @pytest.fixture
 def courier(store: Store, link: Cutting) -> Iterator[Courier]:
-    made = Courier(store, link, TOPIC)
+    made = Courier(store, link, TOPIC, seal)
     made.start()
     yield made
     made.stop()
@@ -121,6 +122,10 @@ def add(store: Store, base_version: int = 0) -> Parcel:
     return store.add_update(update, encoded)
 
 
+def seal(digest: str) -> bytes:
+    return signer("press-07").seal(TOPIC, digest)
+
+
 def until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while not condition():
@@ -142,7 +147,7 @@ def test_what_is_added_arrives_whole_and_in_order(
 
 def test_what_lay_in_the_outbox_at_the_start_is_sent(store: Store, link: Cutting, aggregator: Aggregator) -> None:
     add(store)
-    courier = Courier(store, link, TOPIC)
+    courier = Courier(store, link, TOPIC, seal)
     assert courier.waiting == 1
     courier.start()
     aggregator.listen()
@@ -156,7 +161,7 @@ def test_an_update_without_a_receipt_is_sent_again_later_and_later(
     monkeypatch.setattr(courier_module, "FIRST_PATIENCE_S", 0.2)
     monkeypatch.setattr(courier_module, "_LOOK_S", 0.02)
     parcel = add(store)
-    courier = Courier(store, link, TOPIC)
+    courier = Courier(store, link, TOPIC, seal)
     courier.start()
     begun_at = time.monotonic()
     aggregator.listen(quiet_s=0.9)  # sent at 0, 0.2, 0.6 and 1.4 s
@@ -174,7 +179,7 @@ def test_after_its_receipt_an_update_is_not_sent_again(
     monkeypatch.setattr(courier_module, "FIRST_PATIENCE_S", 0.2)
     monkeypatch.setattr(courier_module, "_LOOK_S", 0.02)
     parcel = add(store)
-    courier = Courier(store, link, TOPIC)
+    courier = Courier(store, link, TOPIC, seal)
     courier.start()
     until(lambda: courier.bytes_sent > len(parcel.body))
     store.settle(Receipt(sequence=parcel.sequence, update=parcel.digest, decision="accepted"))
@@ -228,8 +233,8 @@ def test_a_broker_with_a_smaller_limit_gets_it_cut_anew(
     courier.wake()
     aggregator.listen()
     assert len(aggregator.updates) == 1
-    assert {chunk.chunk_bytes for chunk in link.sent[:3]} == {MESSAGE_BYTES - 48}
-    assert {chunk.chunk_bytes for chunk in link.sent[3:]} == {MESSAGE_BYTES // 2 - 48}
+    assert {chunk.chunk_bytes for chunk in link.sent[:3]} == {MESSAGE_BYTES - ENVELOPE_BYTES}
+    assert {chunk.chunk_bytes for chunk in link.sent[3:]} == {MESSAGE_BYTES // 2 - ENVELOPE_BYTES}
 
 
 def test_it_ends_at_once_and_the_outbox_stays(store: Store, broker: MemoryBroker, courier: Courier) -> None:

@@ -15,7 +15,6 @@ from fieldfold.control.client import ControlClient
 from fieldfold.link.memory import MemoryBroker
 from fieldfold.link.session import BrokerLimits
 from fieldfold.task.bundle import SECTION_NAMES, Bundle, pack
-from fieldfold.wire.messages import Command
 from node_app import daemon as daemon_module
 from node_app.cli import lines
 from node_app.store import Store
@@ -133,7 +132,7 @@ def test_who_comes_back_reads_the_deltas_it_missed_and_nothing_else(
         beside.release()
     with running(enabled=False) as again:
         status = until(again, lambda status: status.version == 9)
-    topics = [beside.topics.task_manifest, beside.topics.model_manifest]
+    topics = [beside.topics.aggregator_key, beside.topics.task_manifest, beside.topics.model_manifest]
     topics += [f"{beside.topics.delta(slot)}/0" for slot in (7, 8, 9)]
     assert status.bytes_down == sum(len(broker._retained[topic]) for topic in topics)
 
@@ -299,11 +298,11 @@ def test_it_pauses_in_the_middle_of_a_run_and_goes_on(
         assert client.command("resume") == "resumed"
         assert beside.next_update()[1].num_steps == 10
 
-        beside.command(Command(command="pause", by="the operator"))
+        beside.command("pause", by="the operator")
         says(daemon, "paused")
         beside.release()
         until(daemon, lambda status: status.version == 1)
-        beside.command(Command(command="resume"))
+        beside.command("resume")
         assert beside.next_update()[1].base_version == 1
 
 
@@ -313,8 +312,10 @@ def test_statistics_are_said_again_when_somebody_asks(running: Running, beside: 
         beside.next_update()
         first = beside.statistics[-1]
         beside.statistics.clear()
-        beside.command(Command(command="resend_statistics"))
-        assert beside.until(lambda: beside.statistics)[0] == first
+        beside.command("resend_statistics")
+        [again] = beside.until(lambda: beside.statistics)
+        assert again.issued > first.issued
+        assert msgspec.structs.replace(again, issued=first.issued) == first
 
 
 def test_statistics_that_were_lost_are_said_again(

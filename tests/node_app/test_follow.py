@@ -16,17 +16,29 @@ from fieldfold.codec import decode
 from fieldfold.errors import WireError
 from fieldfold.params import Vector, as_vector, digest
 from fieldfold.sensors.statistics import Normalisation
+from fieldfold.trust.signing import Verifier
 from fieldfold.wire.chunks import cut, object_digest
 from fieldfold.wire.messages import Chunk, ModelDelta, ModelManifest, ModelSnapshot, SnapshotPlace, pack, unpack
+from fieldfold.wire.topics import AGGREGATOR, Topics
 from node_app.follow import Follower, Model
+from tests.identities import signer
 
 TASK, OTHER_TASK = "ab" * 32, "cd" * 32
 RUN, OTHER_RUN = "ab" * 8, "cd" * 8
+TOPIC = Topics("plant").deltas
 SIZE, FEATURES, VERSIONS = 200, 2, 12
 SCALE = Normalisation((1.0, 2.0), (0.5, 3.0))
 CHUNK_BYTES = 80
 FIRST = as_vector(np.random.default_rng(6).standard_normal(SIZE))
 """The bundle's own parameters: version 0 of every run."""
+
+
+def seal_of(delta: bytes) -> bytes:
+    return signer(AGGREGATOR).seal(TOPIC, object_digest(delta))
+
+
+def check(digest: str, seal: bytes) -> None:
+    Verifier(signer(AGGREGATOR).public_key, AGGREGATOR).check(TOPIC, digest, seal)
 
 
 class History:
@@ -48,7 +60,7 @@ class History:
         return snapshot(self.released[version], version, self.run)
 
     def chunks(self, version: int) -> list[bytes]:
-        return list(cut(self.deltas[version], CHUNK_BYTES))
+        return list(cut(self.deltas[version], CHUNK_BYTES, seal_of(self.deltas[version])))
 
     def manifest(self, version: int, snapshot_version: int = 0, deltas_from: int | None = None) -> ModelManifest:
         place = None
@@ -58,6 +70,7 @@ class History:
                 version=snapshot_version, slot=0, digest=object_digest(whole), size_bytes=len(whole)
             )
         return ModelManifest(
+            issued=1,
             task=TASK,
             run=self.run,
             version=version,
@@ -80,7 +93,7 @@ def follower() -> Follower:
 
 
 def a_follower() -> Follower:
-    return Follower(TASK, SIZE, FEATURES, FIRST.copy)
+    return Follower(TASK, SIZE, FEATURES, FIRST.copy, check)
 
 
 @pytest.fixture
@@ -257,7 +270,7 @@ def test_a_manifest_that_lags_behind_the_deltas_changes_nothing(at_zero: Followe
 
 def test_what_was_reached_before_a_damaged_delta_is_kept(at_zero: Follower) -> None:
     bad = msgspec.structs.replace(unpack(ModelDelta, HISTORY.deltas[3]), payload=b"\x00\x00")
-    (message,) = cut(pack(bad), 4096)
+    (message,) = cut(pack(bad), 4096, seal_of(pack(bad)))
     at_zero.take_chunk(unpack(Chunk, message))
     give(at_zero, 2)
     with pytest.raises(WireError, match="delta to version 3 does not decode"):

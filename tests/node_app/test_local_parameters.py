@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from fieldfold.codec import decode
-from fieldfold.link.session import LinkConfig
 from fieldfold.sensors.statistics import normalisation
 from fieldfold.task.bundle import Bundle
 from fieldfold.task.compile.build import compile_task
@@ -23,6 +22,7 @@ from node_app.bench import Bench
 from node_app.config import NodeConfig, TrainingConfig
 from node_app.follow import Model
 from node_app.store import Parcel, Store
+from tests.identities import link_config
 from tests.node_app.turbofan import TASK_FILE, data_of
 
 RUN = "ab" * 8
@@ -55,7 +55,7 @@ def bench_of(bundle: Bundle, store: Store, *engines: int) -> Bench:
     config = NodeConfig(
         name="press-07",
         federation="plant",
-        broker=LinkConfig(url="mqtt://127.0.0.1:1"),
+        broker=link_config("press-07"),
         data=data_of(*engines),
         training=TrainingConfig(steps_per_update=5),
     )

@@ -12,6 +12,7 @@ from fieldfold.link.memory import MemoryBroker, MemoryLink
 from fieldfold.link.reasons import session_taken_over
 from fieldfold.link.session import BrokerLimits, Connected, Disconnected
 from node_app.link_state import MENDED_AFTER_S, LinkState
+from tests.identities import broker_table
 from tests.link.brokers import PlainMosquitto
 from tests.node_app.beside import NODE
 from tests.node_app.process import NodeProcess
@@ -57,7 +58,7 @@ def test_a_broker_that_does_not_name_it_does_not_hide_it(tmp_path: Path) -> None
     folders = [tmp_path / "first", tmp_path / "second"]
     for folder in folders:
         folder.mkdir()
-    url = f'url = "{broker.url}"'
+    url = broker_table("press-07", broker.url)
     with NodeProcess(folders[0], url) as first, NodeProcess(folders[1], url) as second:
         for node in (first, second):
             node.says("connected to")

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from fieldfold.link.memory import MemoryBroker, MemoryLink
-from fieldfold.link.session import LinkConfig
 from fieldfold.sensors.statistics import normalisation
 from fieldfold.task.bundle import Bundle
 from fieldfold.task.local_training import LocalResult
@@ -20,6 +19,7 @@ from node_app.bench import Bench
 from node_app.config import CodecConfig, NodeConfig, TrainingConfig
 from node_app.follow import Model
 from node_app.store import Parcel, Store
+from tests.identities import link_config
 from tests.node_app.beside import Beside
 from tests.node_app.running import Running, joined, says, until
 from tests.node_app.turbofan import data_of
@@ -50,7 +50,7 @@ def bench(bundle: Bundle, store: Store) -> Bench:
     config = NodeConfig(
         name="press-07",
         federation="plant",
-        broker=LinkConfig(url="mqtt://127.0.0.1:1"),
+        broker=link_config("press-07"),
         data=data_of(3, 5, 8),
         training=TrainingConfig(steps_per_update=STEPS),
         codec=CodecConfig("frugal"),

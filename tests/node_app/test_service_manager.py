@@ -23,12 +23,13 @@ from fieldfold.task.bundle import Bundle
 from node_app.pulse import Pulse
 from node_app.store import Store, StoredVector
 from tests.conftest import free_port
+from tests.identities import broker_table
 from tests.link.brokers import PlainMosquitto
 from tests.node_app.process import NodeProcess
 from tests.node_app.test_offline import RUN
 from tests.node_app.turbofan import data_of
 
-NOBODY = 'url = "mqtt://127.0.0.1:1"'
+NOBODY = broker_table("press-07")
 NEVER_ENDING_STEP = """
 import ctypes
 from fieldfold.task.onnx_runtime import OnnxRuntime
@@ -143,7 +144,7 @@ def test_a_tls_handshake_does_not_hold_the_end(tmp_path: Path) -> None:
 def test_a_broker_that_takes_nothing_more_does_not_hold_the_end(tmp_path: Path) -> None:
     broker = PlainMosquitto(tmp_path / "broker")
     broker.start()
-    with NodeProcess(tmp_path, f'url = "{broker.url}"', training="wait_for_version_s = 0.1") as node:
+    with NodeProcess(tmp_path, broker_table("press-07", broker.url), training="wait_for_version_s = 0.1") as node:
         node.says("the first update of this run lies in the outbox")
         os.kill(broker.pid, signal.SIGSTOP)
         time.sleep(1.0)
@@ -161,7 +162,7 @@ def test_whenever_it_ends_what_it_has_trained_is_there(tmp_path: Path, *, killed
     before = 0
     for turn in range(4):
         with NodeProcess(
-            tmp_path, f'url = "mqtt://127.0.0.1:{free_port()}"', training="wait_for_version_s = 0"
+            tmp_path, broker_table("press-07", f"mqtt://127.0.0.1:{free_port()}"), training="wait_for_version_s = 0"
         ) as node:
             node.hears("READY=1")
             if turn == 0:

@@ -34,6 +34,7 @@ INVITATION = Invitation(
     node="press-07",
     federation="plant",
     url="mqtts://broker.plant:8883",
+    aggregator=bytes(range(32)),
     expires_s=1_700_000_000,
     ca=b"authority" * 40,
     certificate=b"certificate" * 40,

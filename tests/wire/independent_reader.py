@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import itertools
@@ -11,20 +12,29 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import zstandard
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509.oid import NameOID
 
 NUMBERS = {0xCA + i: struct.Struct(">" + letter) for i, letter in enumerate("fdBHIQbhiq")}
 HEADS = {0x90 + i: ("array", i, 0) for i in range(16)} | {0xDC: ("array", 0, 2), 0xDD: ("array", 0, 4)}
 HEADS |= {0xA0 + i: ("str", i, 0) for i in range(32)} | {0xD9 + i: ("str", 0, 1 << i) for i in range(3)}
 HEADS |= {0xC4 + i: ("bin", 0, 1 << i) for i in range(3)}
 FIELDS = {
-    "Chunk": "format digest total_bytes chunk_bytes index data",
+    "Chunk": "format digest total_bytes chunk_bytes index data seal",
     "ClientUpdate": "format node sequence run base_version num_examples num_steps train_loss trained_norm base_score"
     " payload",
     "ModelDelta": "format run version parameters payload",
     "ModelSnapshot": "format run version parameters payload",
+    "Credential": "format public_key issued certificates signature",
 }
 TYPES: dict[str, type] = dict.fromkeys(("train_loss", "trained_norm"), float)  # the others are int
-TYPES |= {"node": str, "base_score": list} | dict.fromkeys(("digest", "run", "parameters", "data", "payload"), bytes)
+TYPES |= {"node": str, "base_score": list, "certificates": list}
+TYPES |= dict.fromkeys(("digest", "run", "parameters", "data", "payload", "seal", "public_key", "signature"), bytes)
 DIGESTS, FROM_0 = {"digest", "run", "parameters"}, {"index", "base_version", "version"}  # other integers begin at 1
 
 
@@ -57,7 +67,7 @@ class Reader(io.BytesIO):
         kind, size, width = HEADS[head]
         size += int.from_bytes(self.take(width), "big")
         if kind == "array":  # what follows the elements that the document knows is ignored
-            return [self.unpack(3 if known > 3 else 0) for _ in range(min(size, known))]
+            return [self.unpack(4 if known > 4 else 0) for _ in range(min(size, known))]
         return self.take(size).decode() if kind == "str" else self.take(size)
 
     def message(self, kind: str) -> dict[str, Any]:
@@ -68,6 +78,8 @@ class Reader(io.BytesIO):
             demand(name not in DIGESTS or len(x) == 8)
             demand(name in TYPES or (name not in FROM_0) <= x < 1 << 53)
             demand(name != "train_loss" or math.isfinite(x))
+            demand(name != "public_key" or len(x) == 32)
+            demand(name != "seal" or len(x) in {0, 72})
             demand(name != "trained_norm" or 0 <= x < math.inf)
             demand(name != "base_score" or ([type(y) for y in x] == [float, int] and 0 <= x[1] < 1 << 53))
         return dict(zip(names, values, strict=True))
@@ -172,6 +184,36 @@ class Reader(io.BytesIO):
             values = [math.copysign(sizes[abs(m)], m) if m else 0.0 for m in levels]
         demand(not self.read() and all(map(math.isfinite, values)))
         return values
+
+
+def unsealed(message: bytes) -> tuple[bytes, bytes]:
+    tail = message[-107:]
+    demand(tail[:9] == b',"seal":"' and tail[-2:] == b'"}')
+    return message[:-107] + b"}", base64.b64decode(tail[9:-2], validate=True)
+
+
+def check_seal(public_key: bytes, topic: str, digest: bytes, seal: bytes) -> None:
+    demand(len(seal) == 72 and seal[:8] == hashlib.sha256(public_key).digest()[:8])
+    said = b"fieldfold message 1\0" + topic.encode() + b"\0" + digest
+    try:
+        Ed25519PublicKey.from_public_bytes(public_key).verify(seal[8:], said)
+    except InvalidSignature as error:
+        raise ValueError("this departs from what was signed") from error
+
+
+def key_of(credential: bytes, topic: str, name: str, authority: x509.Certificate, pins: set[str]) -> bytes:
+    """The Ed25519 key of a party, whose certificate the authority itself has signed with ECDSA."""
+    says = Reader(credential).message("Credential")
+    (certificate,) = map(x509.load_der_x509_certificate, says["certificates"])
+    certificate.verify_directly_issued_by(authority)
+    demand([each.value for each in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)] == [name])
+    key = certificate.public_key()
+    spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    demand(not pins or hashlib.sha256(spki).hexdigest() in pins)
+    demand(isinstance(key, ec.EllipticCurvePublicKey))
+    said = b"fieldfold key 1\0" + topic.encode() + b"\0" + says["public_key"] + struct.pack(">Q", says["issued"])
+    key.verify(says["signature"], said, ec.ECDSA(hashes.SHA256()))  # type: ignore[union-attr, call-arg, arg-type]
+    return bytes(says["public_key"])
 
 
 def join_chunks(messages: Iterable[bytes]) -> bytes:

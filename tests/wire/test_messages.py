@@ -53,8 +53,9 @@ BINARY: list[Binary] = [
     ModelDelta(run=NAME, version=1, parameters=NAME, payload=b"delta"),
 ]
 READABLE: list[Readable] = [
-    TaskManifest(name="wear", digest=DIGEST, size_bytes=1, chunk_bytes=1),
+    TaskManifest(issued=1, name="wear", digest=DIGEST, size_bytes=1, chunk_bytes=1),
     ModelManifest(
+        issued=1,
         task=DIGEST,
         run="ab" * 8,
         version=3,
@@ -64,9 +65,9 @@ READABLE: list[Readable] = [
         chunk_bytes=5,
         snapshot=SnapshotPlace(version=2, slot=1, digest=DIGEST, size_bytes=10),
     ),
-    Statistics(task=DIGEST, count=(1.0,), total=(2.0,), total_of_squares=(4.0,)),
+    Statistics(issued=1, task=DIGEST, count=(1.0,), total=(2.0,), total_of_squares=(4.0,)),
     Receipt(sequence=1, update=DIGEST, decision="rejected", code="stale", reason="too stale"),
-    Command(command="pause"),
+    Command(issued=1, command="pause"),
     NodePresence(node="press-1", state="training"),
     AggregatorPresence(state="folding"),
 ]
@@ -193,7 +194,7 @@ def test_json_is_bounded_both_ways() -> None:
         read(Statistics, b" " * (MAX_JSON_BYTES + 1))
     with pytest.raises(WireError, match=f"at most {MAX_JSON_BYTES}"):
         write(NodePresence(node="a", state="x" * MAX_JSON_BYTES))
-    largest = Statistics(task=DIGEST, count=sums, total=sums, total_of_squares=sums)
+    largest = Statistics(issued=1, task=DIGEST, count=sums, total=sums, total_of_squares=sums)
     assert read(Statistics, write(largest)) == largest
 
 

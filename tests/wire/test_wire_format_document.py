@@ -35,6 +35,7 @@ from fieldfold.wire.messages import (
     pack,
     unpack,
 )
+from fieldfold.wire.sealed import Credential
 from tests.wire.independent_reader import FIELDS, Reader, f32, join_chunks
 
 ROOT = Path(__file__).parents[2]
@@ -46,6 +47,7 @@ NEAR = Profile("near", "dead_zone", error_target=0.01)
 FAIR = Profile("fair", "dead_zone", error_target=0.1)
 EVERY_PROFILE = [*PROFILES.values(), FAIR, NEAR, FINE]
 BINARY = {"Chunks": Chunk, "ClientUpdate": ClientUpdate, "ModelDelta": ModelDelta, "ModelSnapshot": ModelSnapshot}
+BINARY |= {"Credential": Credential}
 READABLE = {kind.__name__: kind for kind in Readable.__subclasses__()}
 
 
@@ -279,13 +281,13 @@ def test_the_tables_of_binary_messages_are_the_structures(title: str) -> None:
         assert field.type.le == (2**30 if "1 to 2^30" in text else 2**53 - 1), name
 
 
-def kind_of(form: msgspec.inspect.Type) -> str:
+def kind_of(form: msgspec.inspect.Type) -> str:  # noqa: PLR0911 - one for each kind
     match form:
         case msgspec.inspect.LiteralType(values=(1,)) | msgspec.inspect.IntType():
             return "int"
-        case msgspec.inspect.BytesType(min_length=8, max_length=8):
-            return "bin, 8 bytes"
-        case msgspec.inspect.BytesType(min_length=None, max_length=None):
+        case msgspec.inspect.BytesType(min_length=int(least), max_length=most) if least == most:
+            return f"bin, {least} bytes"
+        case msgspec.inspect.BytesType(min_length=None):
             return "bin"
         case msgspec.inspect.StrType():
             return "str"
@@ -293,6 +295,8 @@ def kind_of(form: msgspec.inspect.Type) -> str:
             return "float"
         case msgspec.inspect.TupleType(item_types=items):
             return "array of " + " and ".join(map(kind_of, items))
+        case msgspec.inspect.VarTupleType(item_type=item):
+            return f"array of {kind_of(item)}"
     raise AssertionError(form)
 
 

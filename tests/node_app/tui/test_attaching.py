@@ -18,6 +18,7 @@ from fieldfold.terminal.attachment import Attachment
 from node_app import starting
 from node_app.tui.reader import NodeReader
 from node_app.tui.snapshot import Snapshot
+from tests.identities import broker_table
 from tests.node_app.process import NodeProcess
 from tests.node_app.tui.scripted import ScriptedDaemon
 from tests.terminal.screens import PATIENCE_S
@@ -33,14 +34,14 @@ class Absent:
 
 sys.meta_path.insert(0, Absent())
 """
-CONFIG = """\
+CONFIG = f"""\
 name = "press-07"
 federation = "plant"
 state_dir = "state"
 control_socket = "node.sock"
 
 [broker]
-url = "mqtt://127.0.0.1:1"
+{broker_table("press-07")}
 
 [data]
 files = ["none.txt"]
@@ -106,7 +107,7 @@ def test_a_browser_is_served_through_pipes(daemon: ScriptedDaemon) -> None:
 
 def test_the_daemon_never_imports_textual(tmp_path: Path) -> None:
     checked = "import atexit; atexit.register(lambda: print('seen:', {'textual', 'rich'} & set(sys.modules)))"
-    with NodeProcess(tmp_path, 'url = "mqtt://127.0.0.1:1"', prelude=f"import sys; {checked}") as node:
+    with NodeProcess(tmp_path, broker_table("press-07"), prelude=f"import sys; {checked}") as node:
         node.hears("READY=1")
         assert node.ends() == 0
         assert "seen: set()" in node.log
@@ -195,10 +196,10 @@ def test_a_configuration_that_is_none_starts_nothing(tmp_path: Path) -> None:
 
 def test_a_daemon_that_ends_at_once_is_said_with_its_reason(tmp_path: Path) -> None:
     config = tmp_path / "node.toml"
-    config.write_text(CONFIG.replace("mqtt:", "mqtts:"), encoding="utf-8")
-    with pytest.raises(ControlError, match=r"the daemon has ended: .*certificate, key not set"):
+    config.write_text(CONFIG.replace("certificate =", "username ="), encoding="utf-8")
+    with pytest.raises(ControlError, match=r"the daemon has ended: .*certificate not set"):
         starting.start(config)
-    assert "certificate, key" in (tmp_path / "state" / "node.log").read_text(encoding="utf-8")
+    assert "certificate not set" in (tmp_path / "state" / "node.log").read_text(encoding="utf-8")
 
 
 def test_a_daemon_is_started_and_answers_before_the_screens_open(tmp_path: Path) -> None:
