@@ -107,6 +107,9 @@ def test_four_commands_and_one_more_for_each_further_gateway(reader: Reader) -> 
     assert seen["federation"] == "plant"
     assert seen["link"].startswith("MQTT")
     assert "mqtts://localhost" in (reader.place / "press-08" / "node.toml").read_text()
+    signs = sorted(path.relative_to(reader.place).parts[0] for path in reader.place.rglob("signing.key"))
+    assert signs == ["broker", "press-07", "press-08"]
+    assert len(list(reader.place.glob("press-*/**/aggregator.pin"))) == gateways
 
     for command, machine in (("fieldfold broker doctor broker", "broker"), ("fieldfold node doctor", "press-07")):
         assert "WRONG" not in reader.finishes(command, machine)
