@@ -181,7 +181,9 @@ class SetupApp(App[Path]):
 
     def _show(self, lines: tuple[Line, ...]) -> None:
         self.form.query_one("#found", Static).update(content(lines))
-        self.form.query_one("#findings", VerticalScroll).scroll_end(animate=False)
+        self.call_after_refresh(
+            self.form.query_one("#findings", VerticalScroll).scroll_end, animate=False, force=True
+        )
 
     @property
     def _is_good(self) -> bool:
