@@ -23,6 +23,7 @@ from aggregator.ledger.seal import KEY_FILE, Seal
 from fieldfold.control.server import ANOTHER_USER, ControlServer
 from node_app.config import load
 from node_app.daemon import Daemon
+from tests.identities import broker_table
 
 NOBODY = 65_534
 IS_ROOT = os.geteuid() == 0
@@ -96,7 +97,7 @@ def test_another_user_reads_neither_store_nor_seal(place: Path) -> None:
     (place / "shift.csv").write_text("force,wear\n1,2\n")
     (place / "node.toml").write_text(
         'name = "press-07"\nfederation = "users"\nstate_dir = "state"\ncontrol_socket = "run/node.sock"\n'
-        '[broker]\nurl = "mqtt://127.0.0.1:9"\n[data]\nfiles = ["shift.csv"]\n'
+        f'[broker]\n{broker_table("press-07")}[data]\nfiles = ["shift.csv"]\n'
     )
     before = os.umask(0o027)  # as `fieldfold node run` and `fieldfold aggregator run` have it
     try:
@@ -106,7 +107,7 @@ def test_another_user_reads_neither_store_nor_seal(place: Path) -> None:
     finally:
         os.umask(before)
 
-    for path in (place / "state" / "node.sqlite", place / "ledger" / KEY_FILE):
+    for path in (place / "state" / "node.sqlite", place / "state" / "signing.key", place / "ledger" / KEY_FILE):
         assert path.is_file()
         assert not stat.S_IMODE(path.stat().st_mode) & 0o007
         if IS_ROOT:
