@@ -44,8 +44,8 @@ class Machine:
         return self.root / "var/lib/fieldfold/aggregator/ledger.sqlite"
 
     def start(self) -> Aggregator:
-        state = "../../var/lib/fieldfold/aggregator"
-        self.service = Aggregator(self.root / "etc/fieldfold", self._url, state=state)
+        state = "../../../var/lib/fieldfold/aggregator"
+        self.service = Aggregator(self.root / "etc/fieldfold/broker", self._url, state=state)
         return self.service
 
     def stop(self) -> None:

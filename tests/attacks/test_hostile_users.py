@@ -20,11 +20,10 @@ from pathlib import Path
 import pytest
 
 from aggregator.ledger.seal import KEY_FILE, Seal
-from broker_config.folder import BrokerFolder, IdentityFiles
-from broker_config.initialise import initialise
 from fieldfold.control.server import ANOTHER_USER, ControlServer
 from node_app.config import load
 from node_app.daemon import Daemon
+from tests.identities import broker_table
 
 NOBODY = 65_534
 IS_ROOT = os.geteuid() == 0
@@ -94,18 +93,11 @@ def test_another_user_of_the_daemons_group_may_look_but_not_command(control: Pat
     assert asked(control, ask="command", command="release")["ok"]
 
 
-def initialise_for(root: Path, node: str) -> IdentityFiles:
-    initialise(root, nodes=[node])
-    return BrokerFolder(root).identity(node)
-
-
 def test_another_user_reads_neither_store_nor_seal(place: Path) -> None:
-    files = initialise_for(place / "broker", "press-07")
     (place / "shift.csv").write_text("force,wear\n1,2\n")
     (place / "node.toml").write_text(
         'name = "press-07"\nfederation = "users"\nstate_dir = "state"\ncontrol_socket = "run/node.sock"\n'
-        f'[broker]\nurl = "mqtts://localhost:9"\nca = "{files.ca}"\ncertificate = "{files.certificate}"\n'
-        f'key = "{files.key}"\n[data]\nfiles = ["shift.csv"]\n'
+        f'[broker]\n{broker_table("press-07")}[data]\nfiles = ["shift.csv"]\n'
     )
     before = os.umask(0o027)  # as `fieldfold node run` and `fieldfold aggregator run` have it
     try:
@@ -115,7 +107,7 @@ def test_another_user_reads_neither_store_nor_seal(place: Path) -> None:
     finally:
         os.umask(before)
 
-    for path in (files.key, place / "state" / "node.sqlite", place / "ledger" / KEY_FILE):
+    for path in (place / "state" / "node.sqlite", place / "state" / "signing.key", place / "ledger" / KEY_FILE):
         assert path.is_file()
         assert not stat.S_IMODE(path.stat().st_mode) & 0o007
         if IS_ROOT:
