@@ -99,16 +99,7 @@ class Service:
         )
         self._outgoing = Outgoing(self._link)
         self._outgoing.hold()
-        publisher = Publisher(
-            config.release,
-            self._ledger,
-            self._topics,
-            self._outgoing,
-            signer=self._signer,
-            issue=self._issuer.next,
-            message_bytes=lambda: self._link.limits.message_bytes,
-        )
-        self._federation = Federation(config, self._ledger, publisher, draw_run_id)
+        self._federation = Federation(config, self._ledger, self._publisher(), draw_run_id)
         self._federation.restore()
         self._backlog = Backlog(
             self._ledger,
@@ -140,6 +131,17 @@ class Service:
         )
         views = Views(self._ledger, self._federation).table()
         self._control = ControlServer(socket, self.status, self._desk.commands, views)
+
+    def _publisher(self) -> Publisher:
+        return Publisher(
+            self._config.release,
+            self._ledger,
+            self._topics,
+            self._outgoing,
+            signer=self._signer,
+            issue=self._issuer.next,
+            message_bytes=lambda: self._link.limits.message_bytes,
+        )
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
