@@ -7,6 +7,7 @@ import random
 import socket
 import threading
 import time
+from collections.abc import Callable
 from typing import Self
 
 PIECE_BYTES = 4096
@@ -18,6 +19,7 @@ class BadLink:
     Attributes:
         delay_s: how long every piece of at most PIECE_BYTES is held up.
         cuts: connections that were cut so far.
+        bytes_up, bytes_down: forwarded so far to the target, and from it.
     """
 
     def __init__(self, target_port: int, seed: int = 0) -> None:
@@ -32,7 +34,7 @@ class BadLink:
         self._flowing.set()
         self._open = True
         self.delay_s = 0.0
-        self.cuts = 0
+        self.cuts = self.bytes_up = self.bytes_down = 0
         threading.Thread(target=self._accept, daemon=True).start()
 
     def __enter__(self) -> Self:
@@ -93,16 +95,26 @@ class BadLink:
             far.settimeout(None)
             with self._lock:
                 self._pairs.append((near, far))
-            for source, sink in ((near, far), (far, near)):
-                threading.Thread(target=self._forward, args=(source, sink), daemon=True).start()
+            for source, sink, count in ((near, far, self._count_up), (far, near, self._count_down)):
+                threading.Thread(target=self._forward, args=(source, sink, count), daemon=True).start()
 
-    def _forward(self, source: socket.socket, sink: socket.socket) -> None:
+    def _count_up(self, size_bytes: int) -> None:
+        with self._lock:
+            self.bytes_up += size_bytes
+
+    def _count_down(self, size_bytes: int) -> None:
+        with self._lock:
+            self.bytes_down += size_bytes
+
+    def _forward(self, source: socket.socket, sink: socket.socket, count: Callable[[int], None]) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(PIECE_BYTES):
                 self._flowing.wait()
                 if self.delay_s:
                     time.sleep(self.delay_s)
-                sink.sendall(self._let_through(data))
+                let_through = self._let_through(data)
+                sink.sendall(let_through)
+                count(len(let_through))
                 if self._bytes_left == 0:
                     self._bytes_left = None
                     self.cut()

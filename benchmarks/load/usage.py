@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 
+import psutil
+
 KIB = 1024
 
 
@@ -23,6 +25,19 @@ def cpu_by_thread_s(pid: int) -> dict[str, float]:
             spent_ns = int((thread / "schedstat").read_text(encoding="ascii").split()[0])
             found[name] = found.get(name, 0.0) + spent_ns / 1e9
     return found
+
+
+def tree_cpu_s(pids: Iterable[int]) -> float:
+    """Processor time of processes and all that descends from them, with what has ended and was waited for."""
+    spent = 0.0
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(pid)
+            for each in (process, *process.children(recursive=True)):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    times = each.cpu_times()
+                    spent += times.user + times.system + times.children_user + times.children_system
+    return spent
 
 
 def rss_bytes(pid: int) -> int:

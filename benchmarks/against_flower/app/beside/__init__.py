@@ -1,0 +1,1 @@
+"""The turbofan task as a Flower app: ONNX Runtime trains, FedAvg averages."""
