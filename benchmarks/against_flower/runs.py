@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import itertools
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,8 +19,9 @@ from benchmarks.chaos.network import BadLink
 from benchmarks.load.deployment import Deployment, Tls, install
 from benchmarks.load.usage import tree_cpu_s
 from examples.turbofan.baselines import test_set, training_set
-from examples.turbofan.fleet import Fleet
+from examples.turbofan.fleet import Fleet, listens
 from fieldfold.errors import FieldfoldError
+from fieldfold.link.session import LinkConfig
 from fieldfold.sensors.statistics import merge, normalisation
 from fieldfold.task.bundle import Bundle
 
@@ -31,6 +33,8 @@ POLL_S = 0.1
 """How often SuperExec looks for a task: Flower's default of 1 s would be 0.45 s more a message."""
 IN_A_ROW = 3
 """Versions at the target in a row that end a run of ours, which has more chances to be lucky; Flower's ends with one."""
+SETTINGS = '[fold]\nmethod = "slots"\nstart = 3\nbudget = 0.05\n'
+"""What `fieldfold aggregator simulate` finds quickest for such a fleet, with seeds that are not the table's."""
 LOOK_EVERY_S = 0.05
 PATIENCE_S = 900.0
 MOST_ROUNDS = 20
@@ -42,6 +46,7 @@ class Cost(msgspec.Struct, frozen=True):
     Attributes:
         total_s: from the start of the first program.
         steps: rounds of Flower, versions of ours.
+        longest_step_s: the longest round of Flower.
     """
 
     seconds: float
@@ -51,6 +56,7 @@ class Cost(msgspec.Struct, frozen=True):
     bytes_down: int
     steps: int
     score: float
+    longest_step_s: float = 0.0
 
 
 class Meter:
@@ -83,7 +89,7 @@ class Meter:
 def install_flower() -> None:
     """Flower, and for its apps the versions that train here."""
     exact = (f"{name}=={importlib.metadata.version(name)}" for name in ("numpy", "onnxruntime", "msgspec"))
-    install(*exact, f"fieldfold @ file://{REPOSITORY}")
+    install(*exact, f"--editable={REPOSITORY}")
 
 
 def lay_down(folder: Path, seed: int) -> None:
@@ -167,23 +173,56 @@ def run_flower(work: Work, timeout_s: float = 3600.0) -> Cost:
             for mark in marks:
                 if mark["score"] <= TARGET_CYCLES:
                     cost = meter.end(running.pids(), mark["at_s"], mark["round"], mark["score"])
-                    return msgspec.structs.replace(cost, total_s=mark["at_s"] - begun_s)
+                    return msgspec.structs.replace(
+                        cost, total_s=mark["at_s"] - begun_s, longest_step_s=_longest_step_s(marks)
+                    )
             time.sleep(LOOK_EVERY_S)
     raise FieldfoldError(f"Flower did not come to {TARGET_CYCLES} cycles in {PATIENCE_S:.0f} s", f"see {FOLDER}")
+
+
+def _longest_step_s(marks: Sequence[Mapping[str, Any]]) -> float:
+    return max(float(later["at_s"] - one["at_s"]) for one, later in itertools.pairwise(marks))
+
+
+def round_without_work(rounds: int = 4) -> Cost:
+    """What Flower's round costs when a node answers at once; the first, in which apps travel, is left out.
+
+    Raises:
+        FieldfoldError: when the rounds do not come to their end.
+    """
+    with flower() as running:
+        meter = Meter(running.links)
+        running.submit(Work(0, 0, 0.0, straggler=False), rounds + 1)
+        begun_s, first_s = time.time(), 0.0
+        while time.time() - begun_s < PATIENCE_S:
+            marks = running.marks()
+            if len(marks) > 1 and not first_s:
+                first_s = marks[1]["at_s"]
+                meter.begin(running.pids())
+            if len(marks) > rounds + 1:
+                cost = meter.end(running.pids(), marks[-1]["at_s"], rounds, marks[-1]["score"])
+                return msgspec.structs.replace(
+                    cost,
+                    seconds=(marks[-1]["at_s"] - first_s) / rounds,
+                    cpu_s=cost.cpu_s / rounds,
+                    bytes_up=cost.bytes_up // rounds,
+                    bytes_down=cost.bytes_down // rounds,
+                )
+            time.sleep(LOOK_EVERY_S)
+    raise FieldfoldError(f"Flower's rounds took more than {PATIENCE_S:.0f} s", f"see {FOLDER}")
 
 
 # -- fieldfold ---------------------------------------------------------------------------------------------------------
 
 
 class PacedFleet(Fleet):
-    """The turbofan fleet with five gateways and a relay before each; all settings are the defaults."""
+    """The turbofan fleet with five gateways and a relay before each; `settings` are tables of aggregator.toml."""
 
-    def __init__(self, work: Work, further: Sequence[str] = ()) -> None:
-        engines = partition(work.seed) | dict.fromkeys(further, ())
+    def __init__(self, work: Work, settings: str = SETTINGS) -> None:
+        engines = partition(work.seed)
         pace = {node: work.pace(node) for node in engines}
-        super().__init__(
-            FOLDER / "fieldfold", BUNDLE, engines, pace, steps_per_update=work.steps, seed=work.seed
-        )
+        steps = {"steps_per_update": work.steps, "seed": work.seed}
+        super().__init__(FOLDER / "fieldfold", BUNDLE, engines, pace, fold=settings, **steps)
         if self.embedded:
             raise FieldfoldError("Mosquitto is not installed", "run packaging/install-test-programs")
         self.links: dict[str, BadLink] = {}
@@ -200,6 +239,18 @@ class PacedFleet(Fleet):
         for node in nodes:
             self.start_node(node)
 
+    def start_broker_again(self) -> None:
+        """With the sessions and messages that it had saved."""
+        self._spawn("broker", "broker", "run", str(self.folder / "broker"))
+        self._wait("broker", lambda: listens(self._port))
+
+    def link_config(self, name: str) -> LinkConfig:
+        """How one with that certificate connects."""
+        identity = self.folder / "broker" / "identities" / name
+        certificate, key = identity / f"{name}.crt", identity / f"{name}.key"
+        url = f"mqtts://localhost:{self._port}"
+        return LinkConfig(url=url, ca=str(identity / "ca.crt"), certificate=str(certificate), key=str(key))
+
     def pids(self) -> list[int]:
         """Of all programs."""
         return [process.pid for process in self._processes.values()]
@@ -209,7 +260,7 @@ class PacedFleet(Fleet):
         return table.replace(str(self._port), str(self.links[name].port)) if name in self.links else table
 
 
-def run_fieldfold(work: Work) -> Cost:
+def run_fieldfold(work: Work, settings: str = SETTINGS) -> Cost:
     """Real gateways over Mosquitto with mutual TLS.
 
     Raises:
@@ -217,7 +268,7 @@ def run_fieldfold(work: Work) -> Cost:
     """
     begun_s = time.time()
     with ExitStack() as stack:
-        fleet = stack.enter_context(PacedFleet(work))
+        fleet = stack.enter_context(PacedFleet(work, settings))
         fleet.begin(stack)
         meter = Meter(fleet.links)
         scores: dict[int, float] = {}
