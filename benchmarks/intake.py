@@ -21,9 +21,10 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from benchmarks.load.deployment import FLOWER
 from benchmarks.load.fleet import Counts, VirtualNode, present_run
-from benchmarks.load.flower import FLOWER, FlowerCost, measure_flower
 from benchmarks.load.flower import NODES as NODES_OF_FLOWER
+from benchmarks.load.flower import FlowerCost, measure_flower
 from benchmarks.load.site import Site
 from benchmarks.load.task import payloads
 from benchmarks.load.usage import cpu_by_thread_s, cpu_s, median, peak_rss_bytes

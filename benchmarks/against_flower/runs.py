@@ -32,8 +32,8 @@ BUNDLE = REPOSITORY / "examples" / "turbofan" / "turbofan.bundle"
 POLL_S = 0.1
 """How often SuperExec looks for a task: Flower's default of 1 s would be 0.45 s more a message."""
 IN_A_ROW = 3
-"""Versions at the target in a row that end a run of ours, which has more chances to be lucky; Flower's ends with one."""
-SETTINGS = '[fold]\nmethod = "slots"\nstart = 3\nbudget = 0.05\n'
+"""Versions at the target that end a run of ours, which has more chances to be lucky; Flower's ends with the first."""
+SETTINGS = '[fold]\nmethod = "slots"\nstart = 3\n'
 """What `fieldfold aggregator simulate` finds quickest for such a fleet, with seeds that are not the table's."""
 LOOK_EVERY_S = 0.05
 PATIENCE_S = 900.0
@@ -83,7 +83,7 @@ class Meter:
         return time.time(), tree_cpu_s(pids), up, down
 
 
-# -- Flower ------------------------------------------------------------------------------------------------------------
+# -- Flower --------------------------------------------------------------------------------------------------------
 
 
 def install_flower() -> None:
@@ -212,7 +212,7 @@ def round_without_work(rounds: int = 4) -> Cost:
     raise FieldfoldError(f"Flower's rounds took more than {PATIENCE_S:.0f} s", f"see {FOLDER}")
 
 
-# -- fieldfold ---------------------------------------------------------------------------------------------------------
+# -- fieldfold -----------------------------------------------------------------------------------------------------
 
 
 class PacedFleet(Fleet):
@@ -221,8 +221,8 @@ class PacedFleet(Fleet):
     def __init__(self, work: Work, settings: str = SETTINGS) -> None:
         engines = partition(work.seed)
         pace = {node: work.pace(node) for node in engines}
-        steps = {"steps_per_update": work.steps, "seed": work.seed}
-        super().__init__(FOLDER / "fieldfold", BUNDLE, engines, pace, fold=settings, **steps)
+        folder, steps = FOLDER / "fieldfold", work.steps
+        super().__init__(folder, BUNDLE, engines, pace, fold=settings, steps_per_update=steps, seed=work.seed)
         if self.embedded:
             raise FieldfoldError("Mosquitto is not installed", "run packaging/install-test-programs")
         self.links: dict[str, BadLink] = {}

@@ -1,7 +1,7 @@
 """What both systems have alike: who holds which engines, and one local run on them.
 
-Flower's ClientApp is a new process for every message. So its data is laid down here as arrays, cut and normalised, which load in
-a moment; and the run itself is the node's own code.
+Flower's ClientApp is a new process for every message. So its data is laid down here as arrays, cut and normalised,
+which load in a moment; and the run itself is the node's own code.
 """
 
 from __future__ import annotations
@@ -82,7 +82,9 @@ class _Open:
         """Nobody is told."""
 
 
-def run_locally(bundle: Bundle, windows: Windows, work: Work, node: str, start: Vector, version: int) -> LocalResult:
+def run_locally(  # noqa: PLR0913 - whose run, of what, and from where
+    bundle: Bundle, windows: Windows, work: Work, *, node: str, start: Vector, version: int
+) -> LocalResult:
     """One run of `node` from the parameters of `version`, as node_app/bench.py does it.
 
     Raises:

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
@@ -165,12 +165,12 @@ class Deployment:
         path = self.folder / f"{name}.log"
         return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
-    def look(self) -> list[psutil.Process]:
-        """All processes at this moment."""
+    def look(self, *names: str) -> list[psutil.Process]:
+        """The processes of some programs, or of all, at this moment, with those that they started."""
         found: list[psutil.Process] = []
-        for process in self._processes.values():
+        for name in names or self._processes:
             with contextlib.suppress(psutil.NoSuchProcess):
-                mine = psutil.Process(process.pid)
+                mine = psutil.Process(self.pid(name))
                 found += [mine, *mine.children(recursive=True)]
         self._seen.update(found)
         return found

@@ -16,7 +16,6 @@ app = ClientApp()
 FAULTY_ROUND = 2
 
 
-@app.train()
 def train(message: Any, context: Any) -> Any:
     """One round of one node."""
     config, node = context.run_config, str(context.node_config["node"])
@@ -27,12 +26,16 @@ def train(message: Any, context: Any) -> Any:
     if work.steps:
         bundle = Bundle.read(Path(config["bundle"]))
         windows = kept(Path(config["folder"]) / f"{node}.npz", bundle)
-        model, num_examples = start + run_locally(bundle, windows, work, node, start, version).delta, len(windows)
+        model = start + run_locally(bundle, windows, work, node=node, start=start, version=version).delta
+        num_examples = len(windows)
     if node == SLOW and version + 1 == FAULTY_ROUND:
         model, num_examples = spoilt(str(config["fault"]), model, num_examples)
     arrays = ArrayRecord({"model": Array(model)})
     metrics = MetricRecord({"num-examples": num_examples})
     return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
+
+
+app.train()(train)
 
 
 def spoilt(fault: str, model: Any, num_examples: int) -> tuple[Any, int]:

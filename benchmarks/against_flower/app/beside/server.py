@@ -18,7 +18,6 @@ from fieldfold.task.bundle import Bundle
 app = ServerApp()
 
 
-@app.main()
 def main(grid: Any, context: Any) -> None:
     """All rounds; a line about each goes into the file of marks."""
     config = context.run_config
@@ -46,3 +45,6 @@ def main(grid: Any, context: Any) -> None:
         timeout=float(config["timeout-s"]),
         evaluate_fn=mark,
     )
+
+
+app.main()(main)
