@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -32,6 +33,8 @@ LONGER = Work(seed=0, steps=10, run_s=5.0, straggler=False)
 BACK_AFTER_S = 1.0
 """A service manager starts what was killed again."""
 WATCH_S = 120.0
+LOOK_EVERY_S = 3.0
+STATUS = re.compile(r'"status": "([^"]+)"')
 ANSWER_S = 10.0
 ROUNDS = 4
 VERSIONS_BEFORE = 3
@@ -65,36 +68,29 @@ def _wait_for_marks(running: Flower, count: int, timeout_s: float) -> bool:
     return len(running.marks()) >= count
 
 
-def _has_finished(running: Flower) -> bool:
-    return "finished" in running.deployment.ask("ls", "--format", "json")
+def _status(running: Flower) -> str:
+    """What SuperLink says of the run."""
+    found = STATUS.search(running.deployment.ask("ls", "--format", "json"))
+    return found[1] if found else "unknown"
 
 
 def _end_of(running: Flower, fault: str, at_s: float) -> Outcome:
     """Watches a run until its last round, until it is over, or for WATCH_S."""
-    before = len(running.marks())
     deadline_s = time.monotonic() + WATCH_S
-    status = "still waiting"
-    while time.monotonic() < deadline_s:
-        if len(running.marks()) > ROUNDS:
-            break
-        if _has_finished(running):
-            break
-        time.sleep(1.0)
+    status = "unknown"
+    while time.monotonic() < deadline_s and len(running.marks()) <= ROUNDS and not status.startswith("finished"):
+        time.sleep(LOOK_EVERY_S)
+        status = _status(running)
     marks = running.marks()
-    reply = running.deployment.ask("ls", "--format", "json")
-    for word in ("finished:completed", "finished:failed", "finished:stopped", "running"):
-        if word in reply:
-            status = word
-            break
-    later = [mark for mark in marks[before:] if mark["at_s"] >= at_s]
-    score = marks[-1]["score"] if marks else math.nan
+    score = marks[-1]["score"]
     sound = math.isfinite(score)
+    later_s = [mark["at_s"] - at_s for mark in marks if mark["at_s"] > at_s]
     return Outcome(
         fault,
         survives=len(marks) > ROUNDS and sound,
-        waited_s=later[0]["at_s"] - at_s if later else None,
+        waited_s=later_s[0] if later_s else None,
         score=score if sound else None,
-        seen=f"{len(marks) - 1} of {ROUNDS} rounds, {status}" + ("" if sound else ", the model is NaN"),
+        seen=f"{len(marks) - 1} of {ROUNDS} rounds, {_status(running)}" + ("" if sound else ", the model is NaN"),
     )
 
 

@@ -131,7 +131,7 @@ def show(table: Sequence[Line]) -> None:
         slow = "one slow" if each.straggler else "none slow"
         print(
             f"{each.run_s:3.0f} s, {slow}: {each.against} took {each.seconds:.1f} times as long,"
-            f" {each.cpu_s:.1f} times the CPU, {each.bytes_up:.1f} times the bytes up, {each.bytes_down:.1f} times down"
+            f" {each.cpu_s:.1f} times the CPU, {each.bytes_up:.1f} times the bytes up, {each.bytes_down:.1f} down"
         )
 
 
