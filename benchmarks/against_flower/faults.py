@@ -223,6 +223,7 @@ def _spoilt(content: str, manifest: ModelManifest) -> ClientUpdate:
         num_examples=examples,
         num_steps=WORK.steps,
         train_loss=0.1,
+        trained_norm=1.0,
         base_score=(1.0, 1),
         payload=_unchecked(delta),
     )

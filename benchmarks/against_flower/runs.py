@@ -60,11 +60,10 @@ class Cost(msgspec.Struct, frozen=True):
 
 
 class Meter:
-    """Says what was used since `begin`."""
+    """Says what was used since `begin`; the first program was started at `started_s` of the wall clock."""
 
-    def __init__(self, links: Mapping[str, BadLink]) -> None:
-        self._links = links
-        self._started_s = time.time()
+    def __init__(self, links: Mapping[str, BadLink], started_s: float) -> None:
+        self._links, self._started_s = links, started_s
         self._before = (0.0, 0.0, 0, 0)
 
     def begin(self, pids: Sequence[int]) -> None:
@@ -73,9 +72,17 @@ class Meter:
 
     def end(self, pids: Sequence[int], at_s: float, steps: int, score: float) -> Cost:
         """The target was reached at `at_s` of the wall clock."""
-        _, *spent = (now - then for now, then in zip(self._now(pids), self._before, strict=True))
-        cpu_s, up, down = spent
-        return Cost(at_s - self._before[0], at_s - self._started_s, cpu_s, int(up), int(down), steps, score)
+        begun_s, cpu_s, up, down = self._before
+        _, cpu_now_s, up_now, down_now = self._now(pids)
+        return Cost(
+            seconds=at_s - begun_s,
+            total_s=at_s - self._started_s,
+            cpu_s=cpu_now_s - cpu_s,
+            bytes_up=up_now - up,
+            bytes_down=down_now - down,
+            steps=steps,
+            score=score,
+        )
 
     def _now(self, pids: Sequence[int]) -> tuple[float, float, int, int]:
         links = self._links.values()
@@ -162,7 +169,7 @@ def run_flower(work: Work, timeout_s: float = 3600.0) -> Cost:
     """
     begun_s = time.time()
     with flower() as running:
-        meter = Meter(running.links)
+        meter = Meter(running.links, begun_s)
         running.submit(work, MOST_ROUNDS, **{"timeout-s": timeout_s})
         begun = False
         while time.time() - begun_s < PATIENCE_S:
@@ -173,9 +180,7 @@ def run_flower(work: Work, timeout_s: float = 3600.0) -> Cost:
             for mark in marks:
                 if mark["score"] <= TARGET_CYCLES:
                     cost = meter.end(running.pids(), mark["at_s"], mark["round"], mark["score"])
-                    return msgspec.structs.replace(
-                        cost, total_s=mark["at_s"] - begun_s, longest_step_s=_longest_step_s(marks)
-                    )
+                    return msgspec.structs.replace(cost, longest_step_s=_longest_step_s(marks))
             time.sleep(LOOK_EVERY_S)
     raise FieldfoldError(f"Flower did not come to {TARGET_CYCLES} cycles in {PATIENCE_S:.0f} s", f"see {FOLDER}")
 
@@ -190,10 +195,10 @@ def round_without_work(rounds: int = 4) -> Cost:
     Raises:
         FieldfoldError: when the rounds do not come to their end.
     """
+    begun_s, first_s = time.time(), 0.0
     with flower() as running:
-        meter = Meter(running.links)
+        meter = Meter(running.links, begun_s)
         running.submit(Work(0, 0, 0.0, straggler=False), rounds + 1)
-        begun_s, first_s = time.time(), 0.0
         while time.time() - begun_s < PATIENCE_S:
             marks = running.marks()
             if len(marks) > 1 and not first_s:
@@ -270,7 +275,7 @@ def run_fieldfold(work: Work, settings: str = SETTINGS) -> Cost:
     with ExitStack() as stack:
         fleet = stack.enter_context(PacedFleet(work, settings))
         fleet.begin(stack)
-        meter = Meter(fleet.links)
+        meter = Meter(fleet.links, begun_s)
         scores: dict[int, float] = {}
         begun = False
         while time.time() - begun_s < PATIENCE_S:
@@ -282,8 +287,7 @@ def run_fieldfold(work: Work, settings: str = SETTINGS) -> Cost:
                 scores[status["score_version"]] = status["score"]
                 last = list(scores.values())[-IN_A_ROW:]
                 if len(last) == IN_A_ROW and max(last) <= TARGET_CYCLES:
-                    cost = meter.end(fleet.pids(), time.time(), status["version"], last[-1])
-                    return msgspec.structs.replace(cost, total_s=time.time() - begun_s)
+                    return meter.end(fleet.pids(), time.time(), status["version"], last[-1])
             time.sleep(LOOK_EVERY_S)
             fleet.check_alive()
     raise FieldfoldError(f"no version came to {TARGET_CYCLES} cycles in {PATIENCE_S:.0f} s", f"see {FOLDER}")

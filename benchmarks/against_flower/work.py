@@ -93,6 +93,7 @@ def run_locally(  # noqa: PLR0913 - whose run, of what, and from where
     manifest = bundle.manifest
     plan = Plan(
         num_steps=work.steps,
+        longest_s=0.0,
         batch_size=manifest.batch_size,
         learning_rate=manifest.learning_rate.at(version),
         proximal=manifest.proximal,
