@@ -34,7 +34,7 @@ POLL_S = 0.1
 IN_A_ROW = 3
 """Versions at the target that end a run of ours, which has more chances to be lucky; Flower's ends with the first."""
 SETTINGS = '[fold]\nmethod = "slots"\nstart = 3\n'
-"""What `fieldfold aggregator simulate` finds quickest for such a fleet, with seeds that are not the table's."""
+"""What `fieldfold aggregator simulate` found quickest for such a fleet, with other seeds than those of the table."""
 LOOK_EVERY_S = 0.05
 PATIENCE_S = 900.0
 MOST_ROUNDS = 20
