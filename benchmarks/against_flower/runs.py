@@ -33,8 +33,8 @@ POLL_S = 0.1
 """How often SuperExec looks for a task: Flower's default of 1 s would be 0.45 s more a message."""
 IN_A_ROW = 3
 """Versions at the target that end a run of ours, which has more chances to be lucky; Flower's ends with the first."""
-SETTINGS = '[fold]\nmethod = "slots"\nstart = 3\nbudget = 0.05\n'
-"""What `fieldfold aggregator simulate` finds quickest for such a fleet, with seeds that are not the table's."""
+SETTINGS = '[fold]\nmethod = "slots"\nstart = 3\n'
+"""What `fieldfold aggregator simulate` found quickest for such a fleet, with other seeds than those of the table."""
 LOOK_EVERY_S = 0.05
 PATIENCE_S = 900.0
 MOST_ROUNDS = 20
