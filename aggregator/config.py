@@ -90,7 +90,8 @@ class AggregatorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def method(self) -> AnyMethod:
         """How updates become a model."""
-        return self.fold or method_for(self.trust or "fleet", start=max(1, self.normalisation.nodes))
+        most = -(-2 * self.normalisation.nodes // 3)
+        return self.fold or method_for(self.trust or "fleet", start=max(1, most))
 
 
 def load(path: Path) -> AggregatorConfig:

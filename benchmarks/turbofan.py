@@ -51,7 +51,7 @@ def measure(seed: int) -> Row:
     """Runs the fleet of one partition, and what it is compared with."""
     engines = partition(seed)
     pace = {name: demo.STEPS_PER_S / (demo.SLOWER_BY if name == demo.SLOW else 1.0) for name in engines}
-    with Fleet(RUN_FOLDER, demo.BUNDLE, engines, pace, fold=demo.FOLD, seed=seed) as fleet:
+    with Fleet(RUN_FOLDER, demo.BUNDLE, engines, pace, seed=seed) as fleet:
         outcome = demo.run_fleet(fleet, demo.VERSIONS, demo.Display())
     bundle, single = Bundle.read(demo.BUNDLE), Bundle.read(demo.ALONE_BUNDLE)
     alone = [train_until_converged(single, mine, ALONE, seed) for mine in engines.values()]

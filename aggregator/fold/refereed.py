@@ -102,7 +102,9 @@ class Refereed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="ref
 
 def careful(turns: float = TURNS, start: int = 1, budget: float = BUDGET) -> Slots:
     """The rule for a fleet of which a part lies."""
-    return Slots(turns=turns, start=start, budget=budget, clip_factor=1.0, rule=MixedMedian())
+    return Slots(
+        turns=turns, start=start, budget=budget, server_learning_rate=1.0, clip_factor=1.0, rule=MixedMedian()
+    )
 
 
 def _back(state: RefereedState, trial: Trial) -> tuple[RefereedState, Step | None]:

@@ -74,7 +74,8 @@ class Slots(Buffered, frozen=True, kw_only=True, tag="slots", tag_field="method"
 
     turns: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.2
     start: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 1
-    budget: Annotated[float, msgspec.Meta(gt=0, le=100)] = 0.5
+    budget: Annotated[float, msgspec.Meta(gt=0, le=100)] = 1.0
+    server_learning_rate: Annotated[float, msgspec.Meta(gt=0, le=10)] = 0.4
     clip_factor: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 10.0
 
     @property

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Literal, TypeAlias
 
 from aggregator.fold.methods import AnyMethod
-from aggregator.fold.rate_corrected_fedbuff import RateCorrectedFedBuff
 from aggregator.fold.refereed import Refereed, careful
+from aggregator.fold.slots import Slots
 
 Trust: TypeAlias = Literal["fleet", "auto", "hostile"]
 
@@ -21,5 +21,5 @@ def method_for(trust: Trust, start: int) -> AnyMethod:
             is for fast liars to be the first and the majority.
     """
     if trust == "fleet":
-        return RateCorrectedFedBuff()
+        return Slots()
     return careful(start=start) if trust == "hostile" else Refereed(start=start)

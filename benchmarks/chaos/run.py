@@ -21,7 +21,6 @@ SETTLE_S = 120.0
 """A gateway whose disk failed looks again after 60 s; so does one whose link went down many times in a row."""
 PROFILE = "int8"
 """Large updates, in several pieces."""
-FOLD = demo.FOLD.replace("buffer_size = 6", "buffer_size = 4")
 
 
 class Aftermath(msgspec.Struct, frozen=True):
@@ -88,7 +87,7 @@ def calm(folder: Path, seed: int, versions: int, nodes: int) -> Findings:
 def _fleet(folder: Path, seed: int, nodes: int, steps_per_s: float) -> ChaosFleet:
     engines = dict(list(partition(demo.PARTITION_SEED).items())[:nodes])
     pace = dict.fromkeys(engines, steps_per_s)
-    return ChaosFleet(folder, demo.BUNDLE, engines, max_steps_per_s=pace, fold=FOLD, profile=PROFILE, seed=seed)
+    return ChaosFleet(folder, demo.BUNDLE, engines, max_steps_per_s=pace, profile=PROFILE, seed=seed)
 
 
 def reach(fleet: ChaosFleet, version: int, patience_s: float = 900.0) -> None:

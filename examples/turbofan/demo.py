@@ -34,14 +34,6 @@ KILLED = "gateway-05"
 AWAY_S = 3.0
 LOOK_EVERY_S = 0.5
 LINE_EVERY_S = 5.0
-FOLD = """
-[fold]
-method = "rate-corrected-fedbuff"
-buffer_size = 6
-server_learning_rate = 0.4
-max_rate = 4.0
-weigh_examples = true
-"""
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -220,7 +212,7 @@ def main(arguments: list[str] | None = None) -> int:
     pace = {name: STEPS_PER_S / (SLOWER_BY if name == SLOW else 1.0) for name in engines}
     show = Display()
     bundle = Bundle.read(BUNDLE)
-    with Fleet(RUN_FOLDER, BUNDLE, engines, pace, fold=FOLD, embedded=options.embedded) as fleet:
+    with Fleet(RUN_FOLDER, BUNDLE, engines, pace, embedded=options.embedded) as fleet:
         broker = "the embedded broker" if fleet.embedded else "Mosquitto over TLS"
         show.say(f"{len(engines)} gateways ({SLOW} ten times slower), an aggregator, {broker}")
         outcome = run_fleet(fleet, VERSIONS, show, kill=KILLED)

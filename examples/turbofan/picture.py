@@ -17,7 +17,7 @@ from typing import Any
 
 from aggregator.tui.app import FleetApp
 from aggregator.tui.frame import ROOMS as FLEET_ROOMS
-from examples.turbofan.demo import BUNDLE, FOLD
+from examples.turbofan.demo import BUNDLE
 from examples.turbofan.fleet import Fleet
 from fieldfold.errors import FieldfoldError
 from fieldfold.terminal import themes
@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--theme", choices=["dark", "light", "16"], default="dark")
     asked = parser.parse_args(arguments)
     try:
-        with Fleet(RUN_FOLDER, BUNDLE, ENGINES, STEPS_PER_S, fold=FOLD) as fleet:
+        with Fleet(RUN_FOLDER, BUNDLE, ENGINES, STEPS_PER_S) as fleet:
             _learn(fleet)
             app = FleetApp(fleet.socket("aggregator")) if asked.fleet else NodeApp(fleet.socket(NODE))
             app.theme = themes.NAMES[asked.theme]

@@ -10,6 +10,7 @@ from aggregator.fold.fedavg import FedAvg
 from aggregator.fold.fedbuff import FedBuff
 from aggregator.fold.rate_corrected_fedbuff import RateCorrectedFedBuff
 from aggregator.fold.refereed import Refereed, careful
+from aggregator.fold.slots import Slots
 from fieldfold.errors import ConfigError
 
 LEAST = 'federation = "plant"\n[broker]\nurl = "mqtts://localhost:8883"\n'
@@ -24,7 +25,7 @@ def load_text(folder: Path, text: str) -> AggregatorConfig:
 def test_federation_and_broker_are_enough(tmp_path: Path) -> None:
     config = load_text(tmp_path, LEAST)
     assert config.federation == "plant"
-    assert config.method == RateCorrectedFedBuff()
+    assert config.method == Slots()
     assert config.evaluation is None
 
 
@@ -44,11 +45,11 @@ def test_the_method_is_one_line(tmp_path: Path, table: str, method: object) -> N
     assert load_text(tmp_path, f"{LEAST}[fold]\n{table}\n").method == method
 
 
-def test_trust_is_one_word_for_a_method_and_begins_when_the_fleet_is_there(tmp_path: Path) -> None:
+def test_trust_is_one_word_for_a_method_and_who_guards_against_liars_waits_for_two_thirds(tmp_path: Path) -> None:
     table = "[normalisation]\nnodes = 9\n"
-    assert load_text(tmp_path, f'trust = "fleet"\n{LEAST}').method == RateCorrectedFedBuff()
-    assert load_text(tmp_path, f'trust = "auto"\n{LEAST}{table}').method == Refereed(start=9)
-    assert load_text(tmp_path, f'trust = "hostile"\n{LEAST}{table}').method == careful(start=9)
+    assert load_text(tmp_path, f'trust = "fleet"\n{LEAST}{table}').method == Slots()
+    assert load_text(tmp_path, f'trust = "auto"\n{LEAST}{table}').method == Refereed(start=6)
+    assert load_text(tmp_path, f'trust = "hostile"\n{LEAST}{table}').method == careful(start=6)
 
 
 @pytest.mark.parametrize(

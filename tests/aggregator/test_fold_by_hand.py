@@ -269,7 +269,7 @@ class TestSlots:
         # After the first step b has walked half of its own direction, which is the whole budget; a speaks anew.
         again = contribution("a", *A, drift=self.STILL)
         taken = steps(
-            Slots(turns=0.5, start=2, budget=0.5),
+            Slots(turns=0.5, start=2, budget=0.5, server_learning_rate=1),
             contribution("a", *A, drift=self.STILL),
             contribution("b", *B, drift=self.STILL),
             again,
@@ -281,13 +281,13 @@ class TestSlots:
 
     def test_what_the_model_walked_while_a_delta_was_made_counts_too(self) -> None:
         late = contribution("a", *A, staleness=1, drift=as_vector([0.25, 9, 0]))
-        assert_moves(steps(Slots(budget=0.5), late)[0], 0.5, 0, 0)
+        assert_moves(steps(Slots(budget=0.5, server_learning_rate=1), late)[0], 0.5, 0, 0)
 
     def test_a_late_delta_may_be_as_long_as_was_usual_at_its_base(self) -> None:
         # The first step is of norms 8 and 8. Then a and b say 1, and c, whose base is the version of that step, 20:
         # it counts 2 x 8 long, in a mean of three.
         said = [("a", (8, 0, 0)), ("b", (8, 0, 0)), ("c", (0, 20, 0)), ("a", (1, 0, 0)), ("b", (1, 0, 0))]
-        method = Slots(turns=1, start=2, clip_factor=2, budget=1e9)
+        method = Slots(turns=1, start=2, clip_factor=2, budget=1e9, server_learning_rate=1)
         taken = steps(method, *(contribution(node, *delta, drift=self.STILL) for node, delta in said))
         assert_moves(taken[1], 8, 0, 0)
         assert_moves(taken[4], 2 / 3, 16 / 3, 0)

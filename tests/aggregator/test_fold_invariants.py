@@ -110,8 +110,9 @@ def end(method: Method, arrivals: list[Contribution]) -> Vector:
         FedBuff(buffer_size=1),
         RateCorrectedFedBuff(server_learning_rate=1, clip_factor=1000),
         RateCorrectedFedBuff(buffer_size=5, server_learning_rate=1, clip_factor=1000),
+        Slots(server_learning_rate=1, clip_factor=0),
     ],
-    ids=["fedavg", "fedasync", "fedbuff", "rate-corrected", "rate-corrected-5"],
+    ids=["fedavg", "fedasync", "fedbuff", "rate-corrected", "rate-corrected-5", "slots"],
 )
 @QUICK
 @given(gradients=st.lists(_deltas.filter(lambda delta: 0.1 < math.hypot(*delta) < 10), min_size=1, max_size=10))
