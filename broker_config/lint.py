@@ -54,6 +54,12 @@ def lint(text: str) -> Iterator[Finding]:
 
 def _listener(block: dict[str, str]) -> Iterator[Finding]:
     where = f"listener {block['listener']}"
+    if block.get("protocol") == "websockets":
+        yield Finding(
+            "WRONG",
+            f"{where}: websockets: Mosquitto 2.0 crashes on them when it has read its rules again",
+            "take the listener out",
+        )
     if "certfile" not in block:
         if not _is_loopback(block["listener"]):
             yield Finding(
