@@ -16,7 +16,8 @@ bridge_protocol_version mqttv50
 bridge_cafile {ca}
 bridge_certfile {certificate}
 bridge_keyfile {key}
-# What is on its way outlives an outage, on both sides.
+# What gateways say during an outage waits here. The centre keeps what it retains, and nothing else: this version asks
+# for no session there that outlives its connection, and gateways send again for want of a receipt.
 cleansession false
 # Not every broker knows the private bit, by which brokers tell a bridge.
 try_private false
