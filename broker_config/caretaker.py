@@ -244,9 +244,8 @@ def _day(seconds: int) -> str:
 
 def _link_config(folder: BrokerFolder, listener: Listener) -> LinkConfig:
     files = folder.identity("broker")
-    host = listener.address or "127.0.0.1"
     return LinkConfig(
-        url=f"mqtts://{f'[{host}]' if ':' in host else host}:{listener.port}",
+        url=listener.url,
         ca=str(files.ca),
         certificate=str(files.certificate),
         key=str(files.key),

@@ -20,6 +20,7 @@ from broker_config.members_cli import (
     renew,
     revoke,
     sign_request,
+    site,
 )
 from broker_config.mosquitto import command_line, find_mosquitto, listeners
 from broker_config.ports import require_free
@@ -103,9 +104,10 @@ def _exec_mosquitto(folder: BrokerFolder, port: int | None) -> None:
     for listener in listeners(folder.configuration.read_text(encoding="utf-8")):
         require_free(listener.port, listener.address, remedy)
         click.echo(f"{program}: port {listener.port} on {listener.address or 'every address'}")
-    from broker_config.caretaker import start_beside  # noqa: PLC0415 - see init
+    if folder.ca_key.is_file():  # a site's broker has no authority, and so nothing to take care of
+        from broker_config.caretaker import start_beside  # noqa: PLC0415 - see init
 
-    start_beside(folder, listeners(folder.configuration.read_text(encoding="utf-8"))[0])
+        start_beside(folder, listeners(folder.configuration.read_text(encoding="utf-8"))[0])
     os.execv(program, command)  # noqa: S606 - our own argument list, no shell
 
 
@@ -113,5 +115,5 @@ def _below(folder: Path, path: Path) -> str:
     return str(folder / path.relative_to(folder.absolute()))
 
 
-for command in (invite, sign_request, revoke, list_members, renew, doctor, export):
+for command in (invite, site, sign_request, revoke, list_members, renew, doctor, export):
     broker.add_command(command)

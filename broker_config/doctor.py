@@ -42,6 +42,9 @@ def examine(root: Path) -> Iterator[Finding]:
     yield from _certificates(folder)
     found = list(lint(folder.configuration.read_text(encoding="utf-8")))
     yield from found or [Finding("ok", f"{folder.configuration}: refuses who has no certificate")]
+    if not folder.ca_key.is_file():
+        yield from _site(folder)
+        return
     yield looked_at(lambda: _rules(folder, members))
     yield looked_at(lambda: _revoked(folder, members))
     yield from _running(folder)
@@ -67,6 +70,7 @@ def _certificates(folder: BrokerFolder) -> Iterator[Finding]:
     now = datetime.now(UTC)
     paths = {"(authority)": folder.ca_certificate, "(broker)": folder.server_certificate}
     paths |= {name: folder.identity(name).certificate for name in folder.identity_names()}
+    paths |= {name: folder.root / f"{name}.crt" for name in folder.own_names()}
     paths |= {name: folder.enrolled_certificate(name) for name in folder.enrolled_names()}
     good = 0
     for name, path in paths.items():
@@ -83,6 +87,10 @@ def _certificates(folder: BrokerFolder) -> Iterator[Finding]:
         elif remaining < RENEW_WITHIN:
             enrolled = f"its daemon asks for the next one; if it is gone: fieldfold broker invite {name} --again"
             beside = f"the caretaker renews it within a day; at once: fieldfold broker renew {folder.root}"
+            if not folder.ca_key.is_file():
+                beside = (
+                    "at the centre: fieldfold broker renew, and fieldfold broker site; then copy the folder again"
+                )
             hint = enrolled if name in folder.enrolled_names() else beside
             ends = f"ends on {certificate.not_valid_after_utc:%Y-%m-%d}" if remaining.days >= 0 else "has expired"
             yield Finding("WRONG" if remaining.days < 0 else "note", f"{name}: its certificate {ends}", hint)
@@ -122,14 +130,28 @@ def _running(folder: BrokerFolder) -> Iterator[Finding]:
     if not found:
         return
     yield looked_at(lambda: _caretaker(folder))
-    host = found[0].address or "127.0.0.1"
-    url = f"mqtts://{f'[{host}]' if ':' in host else host}:{found[0].port}"
+    url = found[0].url
     for name in ("broker", "observer"):
         files = folder.identity(name)
         config = LinkConfig(url=url, ca=str(files.ca), certificate=str(files.certificate), key=str(files.key))
         yield looked_at(lambda name=name, config=config: _may_not(name, config, folder.root))  # type: ignore[misc]
+    yield from _strangers(config, folder.root)
+
+
+def _site(folder: BrokerFolder) -> Iterator[Finding]:
+    """A site's broker has rules that were written at the centre, and one identity, which is for the centre."""
+    found = listeners(folder.configuration.read_text(encoding="utf-8"))
+    for name in folder.own_names() if found else ():
+        files = folder.root / f"{name}.crt", folder.root / f"{name}.key"
+        config = LinkConfig(
+            url=found[0].url, ca=str(folder.ca_certificate), certificate=str(files[0]), key=str(files[1])
+        )
+        yield from _strangers(config, folder.root)
+
+
+def _strangers(config: LinkConfig, base: Path) -> Iterator[Finding]:
     try:
-        endpoint = resolve(config, folder.root)
+        endpoint = resolve(config, base)
     except FieldfoldError:
         return
     for answers, what in (

@@ -117,6 +117,10 @@ class BrokerFolder:
         """Every gateway that made its own key, in alphabetical order."""
         return sorted(path.stem for path in self.enrolled.glob("*.crt"))
 
+    def own_names(self) -> list[str]:
+        """By which name a site's broker is known to the centre; none for any other."""
+        return sorted(path.stem for path in self.root.glob("*.key"))
+
     def identity_names(self) -> list[str]:
         """Everybody who has a folder, in alphabetical order."""
         if not self.identities.is_dir():

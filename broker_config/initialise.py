@@ -152,7 +152,7 @@ def _pin_aggregator(folder: BrokerFolder) -> None:
 
 def _configuration(folder: BrokerFolder, hosts: Sequence[str], port: int | None) -> Step:
     path = folder.configuration
-    reachable = any(not _is_loopback(host) for host in hosts)
+    reachable = any(not is_loopback(host) for host in hosts)
     if not path.exists():
         listener = Listener(port or DEFAULT_PORT, "" if reachable else "127.0.0.1")
         replace_file(path, configuration(folder, listener).encode(), PUBLIC_FILE)
@@ -212,7 +212,8 @@ def _write_key_pair(path: Path, name: str, pair: KeyPair, authority: KeyPair | N
         write_new(staging / f"{name}.key", pair.key_pem, PRIVATE_FILE)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address means this machine alone."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import ipaddress
 import os
 import re
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from broker_config.certificates import aggregator_pin, issue_invitation, read_certificate, server_hosts
 from broker_config.federation import federation_of
 from broker_config.folder import BrokerFolder
+from broker_config.initialise import is_loopback
 from broker_config.members import OpenInvitation, changing, read_members, serials_of, write_members
 from broker_config.mosquitto import listeners
 from fieldfold.errors import ConfigError
@@ -76,6 +76,8 @@ def invite(root: Path, guest: Guest, lifetime: timedelta, *, again: bool = False
         Topics(federation)
         members = read_members(folder).without_expired(now.timestamp())
         held = serials_of(folder, members, node)
+        if members.site(node):
+            raise ConfigError(f"{node} is a site's broker", f"fieldfold broker site {node} writes its folder")
         if held and not again:
             raise ConfigError(f"{node} has a certificate already", "for another gateway of that name say --again")
         # One at a time for a name, so that no two keys can be signed for it.
@@ -90,7 +92,7 @@ def invite(root: Path, guest: Guest, lifetime: timedelta, *, again: bool = False
                 id=identifier,
                 node=node,
                 federation=federation,
-                url=_url(folder, guest.host),
+                url=f"mqtts://{broker_address(folder, guest.host)}",
                 expires_s=expires_s,
                 ca=authority.certificate.public_bytes(Encoding.DER),
                 certificate=certificate.public_bytes(Encoding.DER),
@@ -111,24 +113,21 @@ def invite(root: Path, guest: Guest, lifetime: timedelta, *, again: bool = False
     return code
 
 
-def _url(folder: BrokerFolder, host: str | None) -> str:
-    """How a gateway reaches the broker: by a name that its certificate is good for."""
+def broker_address(folder: BrokerFolder, host: str | None = None) -> str:
+    """`HOST:PORT` by which others reach the broker: a name that its certificate is good for, [] around IPv6.
+
+    Raises:
+        ConfigError: the certificate is not for `host`, or the broker has no listener.
+    """
     named = server_hosts(read_certificate(folder.server_certificate))
     if host is not None and host not in named:
         raise ConfigError(
             f"the broker's certificate is not for {host}", f"fieldfold broker init {folder.root} --host {host}"
         )
-    chosen = host or next((name for name in named if not _is_local(name)), "localhost")
+    chosen = host or next((name for name in named if not is_loopback(name)), "localhost")
     found = listeners(folder.configuration.read_text(encoding="utf-8"))
     if not found:
         raise ConfigError(
             f"{folder.configuration}: has no listener", f"fieldfold broker init {folder.root} --port 8883"
         )
-    return f"mqtts://{f'[{chosen}]' if ':' in chosen else chosen}:{found[0].port}"
-
-
-def _is_local(name: str) -> bool:
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return name == "localhost"
+    return f"{f'[{chosen}]' if ':' in chosen else chosen}:{found[0].port}"

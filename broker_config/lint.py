@@ -22,7 +22,7 @@ _OLD_TLS = frozenset({"tlsv1", "tlsv1.0", "tlsv1.1"})
 def lint(text: str) -> Iterator[Finding]:
     """Each setting that opens the broker, or loses what a fleet sends."""
     blocks = _blocks(text)
-    if not blocks[1:]:
+    if not any("listener" in block for block in blocks):
         yield Finding("WRONG", "mosquitto.conf has no listener", "write one: listener 8883")
     settings = {key: value for block in blocks for key, value in block.items()}
     if settings.get("allow_anonymous", "false") != "false":
@@ -30,7 +30,7 @@ def lint(text: str) -> Iterator[Finding]:
     if "acl_file" not in settings:
         yield Finding("WRONG", "acl_file is missing: everybody may say everything", "name the file acl beside it")
     for block in blocks[1:]:
-        yield from _listener(block)
+        yield from _listener(block) if "listener" in block else _bridge(block)
     if settings.get("persistence") != "true":
         yield Finding(
             "note", "persistence is not true: a restart loses the released model", "write: persistence true"
@@ -54,6 +54,12 @@ def lint(text: str) -> Iterator[Finding]:
 
 def _listener(block: dict[str, str]) -> Iterator[Finding]:
     where = f"listener {block['listener']}"
+    if block.get("protocol") == "websockets":
+        yield Finding(
+            "WRONG",
+            f"{where}: websockets: Mosquitto 2.0 crashes on them when it has read its rules again",
+            "take the listener out",
+        )
     if "certfile" not in block:
         if not _is_loopback(block["listener"]):
             yield Finding(
@@ -71,14 +77,29 @@ def _listener(block: dict[str, str]) -> Iterator[Finding]:
         yield Finding("WRONG", f"{where}: tls_version allows old TLS", "write: tls_version tlsv1.2")
 
 
+def _bridge(block: dict[str, str]) -> Iterator[Finding]:
+    where = f"connection {block['connection']}"
+    for key in ("bridge_cafile", "bridge_certfile", "bridge_keyfile"):
+        if key not in block:
+            yield Finding(
+                "WRONG", f"{where}: no {key}: the centre is not asked who it is, or does not ask", f"name {key}"
+            )
+    if block.get("bridge_insecure", "false") != "false":
+        yield Finding("WRONG", f"{where}: bridge_insecure: any name will do for the centre", "take the line out")
+    if block.get("cleansession", "false") != "false":
+        yield Finding(
+            "note", f"{where}: cleansession: an outage loses what was on its way", "write: cleansession false"
+        )
+
+
 def _blocks(text: str) -> list[dict[str, str]]:
-    """The general settings, then those of each listener, which begin with its line."""
+    """The general settings, then those of each listener and bridge, which begin with its line."""
     blocks: list[dict[str, str]] = [{}]
     for line in text.splitlines():
         key, _, value = line.strip().partition(" ")
         if not key or key.startswith("#"):
             continue
-        if key == "listener":
+        if key in {"listener", "connection"}:
             blocks.append({})
         blocks[-1][key] = value.strip()
     return blocks

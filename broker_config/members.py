@@ -16,6 +16,7 @@ from broker_config.acl import patterns, user
 from broker_config.certificates import KeyPair, read_certificate, read_key_pair, revocation_list
 from broker_config.folder import PRIVATE_FILE, PUBLIC_FILE, BrokerFolder, opened_for_writing, replace_file
 from broker_config.rights import CARETAKER, RENEWAL
+from broker_config.rights import site as site_role
 from fieldfold.errors import ConfigError
 from fieldfold.trust.invitation import USER_PREFIX, InvitationId
 from fieldfold.wire.messages import Name
@@ -61,6 +62,21 @@ class Revocation(msgspec.Struct, frozen=True):
     since_s: int
 
 
+class Site(msgspec.Struct, frozen=True, kw_only=True):
+    """A plant site with a broker of its own.
+
+    Attributes:
+        name: of its one identity at this broker.
+        carries: the gateways for which it may speak and hear.
+        hosts: how those reach it.
+    """
+
+    name: Name
+    federation: Name
+    carries: tuple[Name, ...]
+    hosts: tuple[str, ...]
+
+
 class Members(msgspec.Struct, frozen=True):
     """The books.
 
@@ -69,12 +85,22 @@ class Members(msgspec.Struct, frozen=True):
         revoked: what stands on the CRL.
         out: names that nobody may bear now.
         earlier: certificates that were renewed and are good all the same until they end, by serial number.
+        sites: brokers that carry for others.
     """
 
     invitations: tuple[OpenInvitation, ...] = ()
     revoked: tuple[Revocation, ...] = ()
     out: tuple[Name, ...] = ()
     earlier: dict[str, Name] = {}
+    sites: tuple[Site, ...] = ()
+
+    def site(self, name: str) -> Site | None:
+        """The site of this name."""
+        return next((each for each in self.sites if each.name == name), None)
+
+    def carried_by(self, site: Site) -> tuple[Name, ...]:
+        """The gateways of a site that were not thrown out."""
+        return tuple(name for name in site.carries if name not in self.out)
 
     def invitation(self, identifier: str) -> OpenInvitation | None:
         """The invitation with this id, also when it was used."""
@@ -153,7 +179,10 @@ def with_members(acl: str, members: Members) -> str:
     """The access rules with their end written anew; what a person wrote above it stays."""
     own = acl.partition(GENERATED)[0].rstrip("\n")
     rules = f"{patterns(RENEWAL)}\n{user(CARETAKER)}"
-    return "".join((f"{own}\n\n{GENERATED}\n{rules}", *map(_invited, members.invitations), *map(_out, members.out)))
+    sites = ["\n" + user(site_role(site.name, members.carried_by(site)), site.federation) for site in members.sites]
+    return "".join(
+        (f"{own}\n\n{GENERATED}\n{rules}", *sites, *map(_invited, members.invitations), *map(_out, members.out))
+    )
 
 
 def serials_of(folder: BrokerFolder, members: Members, name: str) -> tuple[str, ...]:

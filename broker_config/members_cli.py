@@ -1,8 +1,9 @@
-"""`fieldfold broker invite, revoke, list, renew, doctor, export`: who may connect, and what each may do."""
+"""`fieldfold broker invite, site, revoke, list, renew, doctor, export`: who may connect, and what each may do."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,8 @@ import click
 from broker_config.export import EXPORTS
 from broker_config.federation import federation_of
 from broker_config.folder import BrokerFolder, existing_folder
+from broker_config.rights import Role
+from broker_config.rights import site as site_role
 from fieldfold.control.client import ControlClient
 from fieldfold.control.protocol import running_socket
 from fieldfold.errors import ConfigError, ControlError
@@ -84,6 +87,38 @@ def invitation_for(node: str, root: Path) -> str:
     return f"\nOn {node}, within {LIFE}: fieldfold node enroll {code} --run"
 
 
+@click.command()
+@click.argument("name")
+@click.option("--carries", multiple=True, metavar="NODE", help="A gateway that connects there; name them all.")
+@click.option("--host", "hosts", multiple=True, metavar="NAME_OR_IP", help="How gateways reach the site's broker.")
+@click.option("--port", type=click.IntRange(1, 65535), default=8883, show_default=True, help="Where that listens.")
+@click.option("--at", type=_DIR, default=STANDARD_FOLDER, show_default=True, help="Where its folder will lie there.")
+@click.option("--centre", metavar="NAME_OR_IP", help="How the site reaches this broker.")
+@click.option("--federation", metavar="NAME", help="The gateways'.  [default: that of DIR/aggregator.toml]")
+@_FOLDER
+def site(  # noqa: PLR0913, PLR0917 - one parameter an option
+    name: str,
+    carries: tuple[str, ...],
+    hosts: tuple[str, ...],
+    port: int,
+    at: Path,
+    centre: str | None,
+    federation: str | None,
+    folder: Path | None,
+) -> None:
+    """Write the folder of a broker for a site, NAME, that carries for its gateways and reaches this one.
+
+    Said again it keeps keys, gateways and host names, and writes the rest anew.
+    """
+    from broker_config import site as room  # noqa: PLC0415 - see invite
+
+    made = room.establish(
+        chosen(folder), name, room.Place(at, port, centre), carries=carries, hosts=hosts, federation=federation
+    )
+    click.echo(f"{made}  written; copy it to {name}, as {at}")
+    click.echo(f"\nThere: fieldfold broker run {shlex.quote(str(at))}")
+
+
 @click.command("sign")
 @click.argument("node")
 @click.argument("request", type=_DIR)
@@ -101,13 +136,16 @@ def sign_request(node: str, request: Path, folder: Path | None) -> None:
 def revoke(name: str, folder: Path | None) -> None:
     """Throw NAME out: its certificates, its invitations, its sessions."""
     from broker_config import revoke as room  # noqa: PLC0415 - see invite
+    from broker_config.members import read_members  # noqa: PLC0415
 
-    count = room.revoke(chosen(folder), name)
+    root = chosen(folder)
+    is_node = name not in room.REVOCABLE_STANDING and not read_members(existing_folder(root)).site(name)
+    count = room.revoke(root, name)
     click.echo(f"{name}: {count} certificate{'s' if count > 1 else ''} revoked")
     click.echo(
         "A broker that `fieldfold broker run` started ends its sessions now; another one needs SIGHUP and a restart."
     )
-    if name not in room.REVOCABLE_STANDING:
+    if is_node:
         click.echo(_told_the_aggregator(name))
 
 
@@ -129,6 +167,8 @@ def list_members(folder: Path | None) -> None:
     found = existing_folder(chosen(folder))
     rows = [(name, *_validity(path)) for name, path in certificates(found).items()]
     members = read_members(found)
+    carried = {each.name: f", carries {', '.join(members.carried_by(each))}" for each in members.sites}
+    rows = [(name, day, words + carried.get(name, "")) for name, day, words in rows]
     now_s = datetime.now(UTC).timestamp()
     rows.extend(
         (invitation.node, _day(invitation.expires_s), "invited")
@@ -178,9 +218,20 @@ def doctor(folder: Path | None) -> None:
 @click.option("--federation", metavar="NAME", help="Whose.  [default: that of DIR/aggregator.toml]")
 def export(folder: Path | None, broker: str, federation: str | None) -> None:
     """Print the access rules, and what else differs, in the words of another broker than Mosquitto."""
-    name = federation_of(existing_folder(chosen(folder))) if federation is None else federation
+    root = chosen(folder)
+    name = federation_of(existing_folder(root)) if federation is None else federation
     Topics(name)
-    click.echo(EXPORTS[broker](name), nl=False)
+    click.echo(EXPORTS[broker](name, _sites(root, name)), nl=False)
+
+
+def _sites(root: Path, federation: str) -> list[Role]:
+    """What the site's brokers of a federation may do, where the books are at hand."""
+    if not (root / "members.json").is_file():
+        return []
+    from broker_config.members import read_members  # noqa: PLC0415 - see invite
+
+    members = read_members(existing_folder(root))
+    return [site_role(each.name, members.carried_by(each)) for each in members.sites if each.federation == federation]
 
 
 def chosen(folder: Path | None) -> Path:

@@ -79,6 +79,12 @@ class Listener:
     port: int
     address: str = ""
 
+    @property
+    def url(self) -> str:
+        """How it is reached from this machine."""
+        host = self.address or "127.0.0.1"
+        return f"mqtts://{f'[{host}]' if ':' in host else host}:{self.port}"
+
     def __str__(self) -> str:
         return f"listener {self.port} {self.address}".rstrip()
 

@@ -37,7 +37,8 @@ def revoke(root: Path, name: str) -> int:
         members = members.with_revoked(held, name, now.timestamp())
         members = members.without_invitations_of(name, now.timestamp())
         out = tuple(sorted({*members.out, name}))
-        write_members(folder, authority, msgspec.structs.replace(members, out=out), now)
+        sites = tuple(site for site in members.sites if site.name != name)
+        write_members(folder, authority, msgspec.structs.replace(members, out=out, sites=sites), now)
         # Last, so that a revoke that was killed can be said again.
         folder.enrolled_certificate(name).unlink(missing_ok=True)
         shutil.rmtree(folder.identities / name, ignore_errors=True)

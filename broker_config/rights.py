@@ -5,6 +5,7 @@ Topics are those below `fieldfold/F/`; ME is the name in the client's certificat
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fieldfold.wire.topics import ROOT
@@ -77,6 +78,24 @@ LEAVES = {
     "aggregator/#": ("aggregator/status", "aggregator/key"),
 }
 """What lies below a #, where somebody reads less than all of it."""
+
+
+def site(name: str, nodes: Sequence[str]) -> Role:
+    """A site's own broker, by its one identity: the rights of the gateways that it carries, and no others.
+
+    It carries what they sign, and is believed nothing itself.
+    """
+
+    def theirs(*rights: str) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(right.replace(ME, node) for node in nodes for right in rights))
+
+    return Role(
+        name=name,
+        about=f"A site carries what its gateways say and what is for them: {', '.join(nodes) or 'none'}.",
+        writes=theirs(*NODE.writes, *RENEWAL.writes),
+        reads=theirs(*NODE.reads, *RENEWAL.reads),
+        retains=theirs(*NODE.retains),
+    )
 
 
 def topic(right: str, federation: str = "+", me: str = "") -> str:

@@ -9,5 +9,5 @@ from broker_config.export.aws import aws
 from broker_config.export.emqx import emqx
 from broker_config.export.hivemq import hivemq
 
-EXPORTS: Final[Mapping[str, Callable[[str], str]]] = {"emqx": emqx, "hivemq": hivemq, "aws": aws}
-"""Broker -> text for a federation's name."""
+EXPORTS: Final[Mapping[str, Callable[..., str]]] = {"emqx": emqx, "hivemq": hivemq, "aws": aws}
+"""Broker -> text for a federation's name and, where there are any, the roles of its sites."""

@@ -7,6 +7,7 @@ hears.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from broker_config.rights import AGGREGATOR, NODE, OBSERVER, Role, topic
@@ -29,23 +30,28 @@ gateway reads what it missed from retained messages, and sends again what has no
 QoS 2, $SYS and overlapping subscriptions are not there; fieldfold uses none.
 To revoke, make the certificate inactive and end its connection; there is no CRL. Changed policies take
 minutes."""
+_WITHOUT = (
+    "{name} has no policies here: the topics of a site's gateways do not fit into what one certificate may have."
+)
 
 SESSIONS = {NODE: ("", "-doctor"), AGGREGATOR: ("", "-lookout"), OBSERVER: ("",)}
 """What a client's id ends with, one for each session that a program has; no pattern, which would fit another node."""
 
 
-def aws(federation: str) -> str:
+def aws(federation: str, sites: Sequence[Role] = ()) -> str:
     """A JSON object: the policies of each role, and what is to be known.
 
     Args:
         federation: its name.
+        sites: for which there are no policies; they are named in what is to be known.
     """
     policies = {
         f"fieldfold-{federation}-{role.name}-{part}": {"Version": "2012-10-17", "Statement": statements}
         for role in (NODE, AGGREGATOR, OBSERVER)
         for part, statements in _parts(role, federation).items()
     }
-    return json.dumps({"notes": _NOTES.splitlines(), "policies": policies}, indent=2) + "\n"
+    notes = [*_NOTES.splitlines(), *(_WITHOUT.format(name=role.name) for role in sites)]
+    return json.dumps({"notes": notes, "policies": policies}, indent=2) + "\n"
 
 
 def _parts(role: Role, federation: str) -> dict[str, list[dict[str, Any]]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from broker_config.rights import AGGREGATOR, NODE, OBSERVER, Role, topic
 
 _SETTINGS = """\
@@ -43,13 +45,14 @@ _RULES = """\
 """
 
 
-def emqx(federation: str) -> str:
+def emqx(federation: str, sites: Sequence[Role] = ()) -> str:
     """Listener and rules for one federation.
 
     Args:
         federation: its name.
+        sites: what each site's broker may do.
     """
-    standing = (AGGREGATOR, OBSERVER)
+    standing = (AGGREGATOR, OBSERVER, *sites)
     rules = [rule for role in standing for rule in _of(role, f'{{username, "{role.name}"}}', federation)]
     names = "|".join((*(role.name for role in standing), "broker"))
     rules.append(f'{{deny, {{username, {{re, "^({names})$"}}}}, all, ["#"]}}.\n')

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from broker_config.rights import AGGREGATOR, NODE, OBSERVER, Role, topic
 
 _HEADER = """\
@@ -47,15 +49,17 @@ _USER = """\
 """
 
 
-def hivemq(federation: str) -> str:
+def hivemq(federation: str, sites: Sequence[Role] = ()) -> str:
     """Listener, users and roles for one federation; one user is shown for a node, and each node gets its own.
 
     Args:
         federation: its name.
+        sites: what each site's broker may do.
     """
-    users = (("aggregator", AGGREGATOR), ("observer", OBSERVER), ("press-07", NODE))
+    standing = (AGGREGATOR, OBSERVER, *sites)
+    users = (*((role.name, role) for role in standing), ("press-07", NODE))
     shown = "".join(_USER.format(name=name, role=role.name) for name, role in users)
-    roles = "".join(_role(role, federation) for role in (NODE, AGGREGATOR, OBSERVER))
+    roles = "".join(_role(role, federation) for role in (NODE, *standing))
     return f"{_HEADER}  <users>\n{shown}  </users>\n  <roles>\n{roles}  </roles>\n</file-rbac>\n"
 
 

@@ -189,3 +189,14 @@ def test_the_exit_code_says_it_for_scripts(tmp_path: Path) -> None:
 
     assert shown.exit_code == 1
     assert shown.output.endswith("1 checks, 1 wrong\n")
+
+
+def test_websockets_are_named_for_what_they_do_to_the_broker_with_certificates_or_without() -> None:
+    main, _, tls = WRITTEN.rpartition("listener 8883")
+    secured = f"{main}listener 8883{tls}listener 8884\nprotocol websockets{tls}"
+    opened = f"{main}listener 8883{tls}listener 8884\nprotocol websockets\n"
+
+    assert [finding.says for finding in lint(secured)] == [
+        "listener 8884: websockets: Mosquitto 2.0 crashes on them when it has read its rules again"
+    ]
+    assert any("no TLS" in finding.says for finding in lint(opened))

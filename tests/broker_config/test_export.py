@@ -15,7 +15,7 @@ from broker_config.acl import standing_rules
 from broker_config.cli import broker
 from broker_config.export import EXPORTS
 from broker_config.initialise import initialise
-from broker_config.rights import AGGREGATOR, ME, NODE, OBSERVER, Role
+from broker_config.rights import AGGREGATOR, ME, NODE, OBSERVER, Role, site
 from fieldfold.link.session import LinkConfig
 
 FEDERATION = "turbofan"
@@ -107,6 +107,21 @@ def test_awss_policies_are_as_short_as_it_takes_them() -> None:
     for each in policies("a" * 63).values():
         text = json.dumps(each).replace("REGION", "ap-southeast-1").replace("ACCOUNT", "123456789012")
         assert len("".join(text.split())) <= 2048
+
+
+def test_a_site_has_the_rights_of_its_gateways_where_a_broker_takes_them() -> None:
+    sites = [site("site-north", ["press-07", "press-08"])]
+    theirs = {f"fieldfold/{FEDERATION}/node/{name}/update" for name in ("press-07", "press-08")}
+
+    emqx, hivemq, aws = (EXPORTS[name](FEDERATION, sites) for name in ("emqx", "hivemq", "aws"))
+
+    rules = re.findall(r'^\{allow, \{username, "site-north"\}, publish, \[([^]]*)\]\}\.$', emqx, re.MULTILINE)
+    assert theirs <= set(re.findall(r'"([^"]+)"', rules[0])) == topics(sites[0].writes, "")
+    assert "(aggregator|observer|site-north|broker)" in emqx
+    roles = {role.findtext("id"): role for role in ET.fromstring(hivemq).iter("role")}  # noqa: S314 - see above
+    granted = {each.findtext("topic") for each in roles["site-north"].iter("permission")}
+    assert theirs <= granted == topics((*sites[0].writes, *sites[0].reads), "")
+    assert "site-north has no policies here" in json.loads(aws)["notes"][-1]
 
 
 def test_the_defaults_keep_below_awss_limits() -> None:
