@@ -85,8 +85,8 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SiteFleet]:
     folder = tmp_path_factory.mktemp("sites")
     with SiteFleet(folder, bundle_file(), {NODE: (3, 5, 8, 13)}, {NODE: 20.0}) as running:
         running.prepare_broker()
+        running.set_up_site()  # a broker that runs needs a second to read its rules again
         running.start_broker()
-        running.set_up_site()
         running.start_site()
         running.start_aggregator()
         running.start_node(NODE)
