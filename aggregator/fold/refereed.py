@@ -21,7 +21,8 @@ from aggregator.fold.slots import Slots, SlotsState, put
 from aggregator.fold.trial import Trial, hear, judged
 from fieldfold.params import Vector, from_bytes, to_bytes
 
-TURNS, BUDGET = 0.3, 0.5
+TURNS = 0.45
+"""Between two steps more nodes speak than may lie, so that fast liars alone make no step."""
 
 
 class RefereedState(msgspec.Struct, frozen=True):
@@ -41,13 +42,13 @@ class RefereedState(msgspec.Struct, frozen=True):
 
 
 class Refereed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="refereed", tag_field="method"):
-    """The settings of both rules: `turns`, `start` and `budget` as in `slots`; rate and clipping for the bold one."""
+    """The settings of both rules: `turns` and `start` as in `slots`; budget, rate and clipping of the bold one."""
 
     turns: Annotated[float, msgspec.Meta(gt=0, le=1)] = TURNS
     start: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 1
-    budget: Annotated[float, msgspec.Meta(gt=0, le=100)] = BUDGET
-    server_learning_rate: Annotated[float, msgspec.Meta(gt=0, le=10)] = 2.0
-    clip_factor: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 4.0
+    budget: Annotated[float, msgspec.Meta(gt=0, le=100)] = 1.0
+    server_learning_rate: Annotated[float, msgspec.Meta(gt=0, le=10)] = 0.4
+    clip_factor: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 10.0
 
     @property
     def max_staleness(self) -> int | None:
@@ -89,7 +90,7 @@ class Refereed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="ref
                 server_learning_rate=self.server_learning_rate,
                 clip_factor=self.clip_factor,
             )
-        return careful(self.turns, self.start, self.budget)
+        return careful(self.turns, self.start)
 
     def _step(self, state: RefereedState, trial: Trial, num_params: int) -> tuple[RefereedState, Step]:
         on_trial = trial.bold and trial.challenging
@@ -100,11 +101,9 @@ class Refereed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="ref
         return RefereedState(slots, trial, kept, to_bytes(travelled), state.undone), step
 
 
-def careful(turns: float = TURNS, start: int = 1, budget: float = BUDGET) -> Slots:
+def careful(turns: float = TURNS, start: int = 1) -> Slots:
     """The rule for a fleet of which a part lies."""
-    return Slots(
-        turns=turns, start=start, budget=budget, server_learning_rate=1.0, clip_factor=1.0, rule=MixedMedian()
-    )
+    return Slots(turns=turns, start=start, clip_factor=1.0, rule=MixedMedian())
 
 
 def _back(state: RefereedState, trial: Trial) -> tuple[RefereedState, Step | None]:

@@ -5,21 +5,19 @@ from __future__ import annotations
 from typing import Literal, TypeAlias
 
 from aggregator.fold.methods import AnyMethod
-from aggregator.fold.refereed import Refereed, careful
+from aggregator.fold.refereed import careful
 from aggregator.fold.slots import Slots
 
-Trust: TypeAlias = Literal["fleet", "auto", "hostile"]
+Trust: TypeAlias = Literal["fleet", "hostile"]
 
 
 def method_for(trust: Trust, start: int) -> AnyMethod:
-    """The tables in docs/METHODS.md say why it is these.
+    """docs/METHODS.md says why it is these.
 
     Args:
         trust: `fleet` where all gateways are one's own; `hostile` where up to 30 % may lie at any time, and who is
-            alone with what it sees may go unheard; `auto` where the losses that gateways report shall decide.
-        start: nodes to be heard before the first step, for those that guard against liars; the more, the harder it
-            is for fast liars to be the first and the majority.
+            alone with what it sees may go unheard.
+        start: nodes to be heard before the first step of a hostile fleet; the more, the harder it is for fast liars
+            to be the first and the majority.
     """
-    if trust == "fleet":
-        return Slots()
-    return careful(start=start) if trust == "hostile" else Refereed(start=start)
+    return Slots() if trust == "fleet" else careful(start=start)
