@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,8 +11,6 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
-    NoEncryption,
-    PrivateFormat,
     PublicFormat,
     load_pem_private_key,
     load_pem_public_key,
@@ -21,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from aggregator.ledger.chain import Verify
 from fieldfold.errors import StoreError
+from fieldfold.trust.signing import make_key
 
 KEY_FILE, PUBLIC_FILES = "seal.key", "seal-*.pub"
 """The public half of each key that ever was, so that a lost key costs no proof of what it signed."""
@@ -39,7 +37,7 @@ class Seal:
         path = folder / KEY_FILE
         try:
             if not path.exists():
-                _make(path)
+                make_key(path)
             mode = stat.S_IMODE(path.stat().st_mode)
             if mode & (stat.S_IRWXG | stat.S_IRWXO):
                 raise StoreError(
@@ -96,15 +94,3 @@ def _public(path: Path) -> Ed25519PublicKey:
     if not isinstance(key, Ed25519PublicKey):
         raise StoreError(f"{path}: is not an Ed25519 key", _GIVE)
     return key
-
-
-def _make(path: Path) -> None:
-    """Under its name only when it is whole."""
-    pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    part = path.with_name(f"{path.name}.part")
-    part.unlink(missing_ok=True)
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(pem)
-        file.flush()
-        os.fsync(file.fileno())
-    part.rename(path)

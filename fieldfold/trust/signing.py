@@ -95,7 +95,7 @@ def load_signer(path: Path) -> Signer:
     try:
         path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
         if not path.exists():
-            _write(path)
+            make_key(path)
         if stat.S_IMODE(path.stat().st_mode) & (stat.S_IRWXG | stat.S_IRWXO):
             raise ConfigError(f"{path}: the private key may be read by others", f"chmod 600 {path}")
         key = serialization.load_pem_private_key(path.read_bytes(), password=None)
@@ -112,8 +112,12 @@ def _unfit(path: Path) -> ConfigError:
     return ConfigError(f"{path}: is not an Ed25519 key in PEM form", "remove it: another is made at the next start")
 
 
-def _write(path: Path) -> None:
-    """Through to the disk, under its name only when it is whole."""
+def make_key(path: Path) -> None:
+    """A new Ed25519 key (PKCS #8, PEM, mode 600), through to the disk, under its name only when it is whole.
+
+    Raises:
+        OSError: when it cannot be written.
+    """
     content = Ed25519PrivateKey.generate().private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
