@@ -236,7 +236,7 @@ class GlobalModel:
             return None
         self._versions_since += 1
         self.exact = np.add(self.exact, step.update, out=step.update)  # the step is nobody else's
-        return self._move(step.weights, self.settings.profile)
+        return self._move(step.weights, SNAPSHOT_PROFILE if step.lossless else self.settings.profile)
 
     def turn_back(self, to_version: int, ledger: Ledger) -> VersionRecord:
         """Releases the parameters of an older version as a new one; the method's state begins anew. Writes nothing.

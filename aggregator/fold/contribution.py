@@ -42,10 +42,12 @@ class Step(msgspec.Struct, frozen=True):
     Attributes:
         update: a vector of the step's own: nobody else holds it.
         weights: with what weight each node's delta went in.
+        lossless: whether the release must leave nothing of it out, as where the model goes back a long way.
     """
 
     update: Vector
     weights: Mapping[str, float]
+    lossless: bool = False
 
 
 class Method(Protocol):

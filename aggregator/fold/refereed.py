@@ -113,7 +113,7 @@ def _back(state: RefereedState, trial: Trial) -> tuple[RefereedState, Step | Non
     steps = state.slots.steps + 1
     slots = msgspec.structs.replace(state.kept, steps=steps, arrivals=state.slots.arrivals, spoken=())
     undone = state.trial.first, state.slots.steps
-    return RefereedState(slots, trial, undone=undone), Step(-_vector(state.travelled, 0), {})
+    return RefereedState(slots, trial, undone=undone), Step(-_vector(state.travelled, 0), {}, lossless=True)
 
 
 def _vector(stored: bytes, num_params: int) -> Vector:

@@ -14,7 +14,7 @@ import numpy as np
 
 from aggregator.deltas import remember
 from aggregator.fold.contribution import Contribution
-from aggregator.release.model import advance
+from aggregator.release.model import SNAPSHOT_PROFILE, advance
 from aggregator.simulate import attacks
 from aggregator.simulate.fleet import draw, luck, switched_on_at
 from aggregator.simulate.partition import Indices, deal
@@ -271,7 +271,8 @@ class Simulation:
             return
         self._exact = self._exact + step.update
         before = self._released[self._version]
-        release = advance(self._exact, before, self._version, RUN_NAME, self._scenario.release.profile)
+        profile = SNAPSHOT_PROFILE if step.lossless else self._scenario.release.profile
+        release = advance(self._exact, before, self._version, RUN_NAME, profile)
         self._version = release.version
         self._released[self._version] = release.released
         self._release_bytes.append(len(release.delta))

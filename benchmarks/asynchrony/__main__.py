@@ -19,10 +19,10 @@ import msgspec
 from aggregator.simulate import scenario as scenarios
 from aggregator.simulate.comparison import Comparison, compare
 from aggregator.simulate.scenario import AttackConfig, AttackKind, Scenario
-from benchmarks.asynchrony import prepare, tables
+from benchmarks.asynchrony import grid, prepare, tables
 
 SCENARIOS = Path(__file__).parent / "scenarios"
-PARTS = ("speed", "fairness", "attacks", "voters")
+PARTS = ("grid", "speed", "fairness", "attacks", "voters")
 SLOWER_BY = (10, 50)
 ATTACKS: tuple[AttackKind, ...] = ("sign-flip", "noise", "label-flip", "alie", "min-max", "mimic-slow", "mimic-fast")
 WANTED = {"faster_than_all": 10.0, "faster_than_over": 4.0, "slow_only_share_of_pooled": 0.9}
@@ -31,19 +31,37 @@ WANTED = {"faster_than_all": 10.0, "faster_than_over": 4.0, "slow_only_share_of_
 class Bench:
     """Runs scenarios with so many seeds."""
 
-    def __init__(self, seeds: int, *, fresh: bool) -> None:
-        self._seeds, self._fresh = seeds, fresh
+    def __init__(self, seeds: int, processes: int | None, *, fresh: bool) -> None:
+        self._seeds, self._processes, self._fresh = seeds, processes, fresh
 
     def run(self, name: str, attack: AttackConfig | None = None) -> tuple[Scenario, Comparison]:
         """One scenario, with an attack in place of its own."""
         loaded = scenarios.load(SCENARIOS / f"{name}.toml")
         wanted = msgspec.structs.replace(loaded, seeds=loaded.seeds[: self._seeds], attack=attack or loaded.attack)
         label = name if attack is None else f"{name}-{attack.kind}-{attack.who}-{attack.voters:g}-{attack.vote}"
-        results = prepare.FOLDER / f"{label}-{self._seeds}.jsonl"
+        return wanted, self.compared(wanted, f"{label}-{self._seeds}")
+
+    def compared(self, wanted: Scenario, label: str) -> Comparison:
+        """What comes of a scenario; what is finished of it is kept under this name."""
+        results = prepare.FOLDER / f"{label}.jsonl"
         if self._fresh:
             results.unlink(missing_ok=True)
         sys.stderr.write(f"{label}\n")
-        return wanted, compare(wanted, SCENARIOS, results, None, sys.stderr)
+        return compare(wanted, SCENARIOS, results, self._processes, sys.stderr)
+
+
+def tuned(bench: Bench, task: str) -> list[grid.Tried]:
+    """Prints what each rate comes to, on the first half of the time."""
+    wanted = scenarios.load(SCENARIOS / f"{task}-slow.toml")
+    outcomes, metric = bench.compared(grid.widened(wanted), f"{task}-grid")
+    target = wanted.target or 0.0
+    rows = grid.tried(outcomes, metric, target)
+    print(f"\n{task}: seconds to {target:g}, and {metric.name} at the end, at each rate; seed {grid.SEED}")
+    print(f"{'method':<14}", *(f"{rate:>16g}" for rate in grid.RATES))
+    for name in dict.fromkeys(row.method for row in rows):
+        cells = [(row.to_target_s, row.final) for row in rows if row.method == name]
+        print(f"{name:<14}", *(f"{'never' if at is None else f'{at:.0f} s':>8} {end:>7.4g}" for at, end in cells))
+    return rows
 
 
 def speed(bench: Bench, task: str) -> list[tables.Speed]:
@@ -102,6 +120,19 @@ def _attacks(lying: AttackConfig) -> Iterator[AttackConfig]:
             yield msgspec.structs.replace(lying, kind=kind, who=who, speed_up=5.0)
 
 
+def _tasks(mnist: Path | None, heart: Path | None) -> list[str]:
+    """Those that there is data for, made ready."""
+    tasks = ["digits", "turbofan"]
+    prepare.turbofan()
+    if mnist:
+        prepare.mnist(mnist)
+        tasks.append("mnist")
+    if heart:
+        prepare.heart(heart)
+        tasks.append("heart")
+    return tasks
+
+
 def _times(ratio: float | None) -> str:
     return "-" if ratio is None else f"{ratio:.1f} x"
 
@@ -113,25 +144,21 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS[:3])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS[1:4])
     parser.add_argument("--seeds", type=int, choices=range(1, 6), default=5, help="of the five in the scenarios")
     parser.add_argument("--mnist", type=Path, help="mnist_5k.csv.gz")
     parser.add_argument("--heart", type=Path, help="folder with processed.cleveland.data and its three neighbours")
+    parser.add_argument("--jobs", type=int, help="processes that train at once; one a core otherwise")
     parser.add_argument("--fresh", action="store_true", help="runs again what is finished")
     options = parser.parse_args()
-    bench = Bench(options.seeds, fresh=options.fresh)
+    bench = Bench(options.seeds, options.jobs, fresh=options.fresh)
     prepare.digits()
     result: dict[str, object] = {"benchmark": "asynchrony", "seeds": options.seeds, "wanted": WANTED}
-    if "speed" in options.parts:
-        prepare.turbofan()
-        tasks = ["digits", "turbofan"]
-        if options.mnist:
-            prepare.mnist(options.mnist)
-            tasks.append("mnist")
-        if options.heart:
-            prepare.heart(options.heart)
-            tasks.append("heart")
-        result["speed"] = {task: speed(bench, task) for task in tasks}
+    if {"grid", "speed"} & set(options.parts):
+        tasks = _tasks(options.mnist, options.heart)
+        for part, row_of in (("grid", tuned), ("speed", speed)):
+            if part in options.parts:
+                result[part] = {task: row_of(bench, task) for task in tasks}
     if "fairness" in options.parts:
         result["fairness"] = fairness(bench)
     if "attacks" in options.parts:
