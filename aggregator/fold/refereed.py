@@ -29,7 +29,7 @@ class RefereedState(msgspec.Struct, frozen=True):
     """The slots and the trial.
 
     Attributes:
-        kept: the slots from before the trial of the bold rule, while there is one.
+        kept: the slots where the model may come back to; None before there is such a place.
         travelled: what the model has moved since.
         undone: step counts of the first and the last version that were undone last.
     """
@@ -76,9 +76,11 @@ class Refereed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="ref
         state = msgspec.structs.replace(state, slots=slots, trial=trial)
         if not self._rule(trial).is_due(slots):
             return state, None
-        trial, is_undone = judged(trial, len(slots.slots), slots.steps)
-        if is_undone:
+        trial, move = judged(trial, len(slots.slots), slots.steps)
+        if move == "back":
             return _back(state, trial)
+        if move == "anchor":
+            state = msgspec.structs.replace(state, kept=slots, travelled=b"")
         return self._step(state, trial, num_params)
 
     def _rule(self, trial: Trial) -> Slots:
@@ -93,12 +95,9 @@ class Refereed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="ref
         return careful(self.turns, self.start)
 
     def _step(self, state: RefereedState, trial: Trial, num_params: int) -> tuple[RefereedState, Step]:
-        on_trial = trial.bold and trial.challenging
         slots, step = self._rule(trial).step(state.slots, num_params)
-        if not on_trial:
-            return RefereedState(slots, trial, undone=state.undone), step
-        kept, travelled = state.kept or state.slots, _vector(state.travelled, num_params) + step.update
-        return RefereedState(slots, trial, kept, to_bytes(travelled), state.undone), step
+        travelled = b"" if state.kept is None else to_bytes(_vector(state.travelled, num_params) + step.update)
+        return RefereedState(slots, trial, state.kept, travelled, state.undone), step
 
 
 def careful(turns: float = TURNS, start: int = 1) -> Slots:
@@ -107,13 +106,14 @@ def careful(turns: float = TURNS, start: int = 1) -> Slots:
 
 
 def _back(state: RefereedState, trial: Trial) -> tuple[RefereedState, Step | None]:
-    """To where the model was before the trial; without a step of it there is nothing to undo."""
-    if state.kept is None:
+    """To where the model was; without a step since then there is nothing to undo."""
+    if state.kept is None or not state.travelled:
         return msgspec.structs.replace(state, trial=trial), None
     steps = state.slots.steps + 1
     slots = msgspec.structs.replace(state.kept, steps=steps, arrivals=state.slots.arrivals, spoken=())
-    undone = state.trial.first, state.slots.steps
-    return RefereedState(slots, trial, undone=undone), Step(-_vector(state.travelled, 0), {}, lossless=True)
+    undone = state.kept.steps + 1, state.slots.steps
+    back = Step(-_vector(state.travelled, 0), {}, lossless=True)
+    return RefereedState(slots, trial, state.kept, b"", undone), back
 
 
 def _vector(stored: bytes, num_params: int) -> Vector:

@@ -1,81 +1,78 @@
-"""Two rules in turns, judged by the losses that nodes report: which of them is in force, and for how long. Pure.
+"""A bold rule on probation: when it is tried beside a careful one, and when what it did is undone. Pure.
 
-One of the two is champion. After a while the other is tried for a few turns of the fleet; the nodes that trained from
-its versions say with what loss, and each is compared with what it said before the trial. The bold rule stays when few
-are worse off than they would be without it, and its trial is broken off, and undone, as soon as many are much worse;
-the careful one takes over when some are better off by far more than usual. A challenger that lost waits twice as long
-before the next trial. Nobody's word counts more than anybody else's, and what is asked is always how many are better
-or worse off, never by how much, so that lies about the loss count for no more than their share.
+The careful rule begins. Once the losses of the fleet have stopped falling under it, so that any harm would show, the
+bold one takes over, and stays as long as few nodes are harmed: those for which the model has become clearly worse
+than where it may come back to. When many are, the model goes back there, and the careful rule waits longer than
+before until the next try.
 
-All losses are in units of the first that the fleet reported, so that thresholds suit any task.
+What is asked is always how many are harmed, never how much in all, so that lies about the loss count for no more than
+the share of those who lie.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping
+from typing import Literal, TypeAlias
 
 import msgspec
 
 LYING = 0.3
 """Share of the nodes that may lie."""
+TOLERATED = (1 - LYING) / 2
+"""Share of the voters who may be harmed: half of those who do not lie."""
 LENGTH = 8
-"""Turns of a trial."""
-LONGEST_WAIT = 256
-RECENT = 2
-"""Turns for which a report says how the model is."""
-MUCH_WORSE, WORSE, BETTER = 1.3, 1.15, 0.85
-SLACK = 0.02
-"""Differences below this share of the first loss are nobody's concern."""
-ENOUGH, FEW_VOTES = 0.4, 0.2
-"""Votes, as shares of the fleet, that decide a trial and that may break it off."""
-GAINING = 0.25
-"""Share of the voters who must gain much by the careful rule for it to take over."""
-SMOOTHING = 0.6
+"""Turns between two looks at where the fleet stands."""
+SHORTEST_WAIT, LONGEST_WAIT, LONGER = 8, 512, 3
+STALLED = 0.04
+"""The fleet has stopped learning when its loss falls by less than this share of its first one in `LENGTH` turns."""
+LEARNED, LONGEST_WITHOUT = 0.5, 128
+"""It has learned something when its loss is below this share of the first."""
+WORSE, SLACK = 1.25, 0.03
+"""Harmed is whose loss is so many times what it was, and by this share of the fleet's first loss more."""
+ENOUGH = 0.4
+"""Votes that count at least, as a share of the fleet."""
+
+Move: TypeAlias = Literal["on", "anchor", "back"]
+"""What becomes of the model: it goes on; it may come back here later; it goes back to where it last might."""
 
 
 class Report(msgspec.Struct, frozen=True):
-    """The newest that a node has said: the loss, the step count of the version it is of, and when, in turns."""
+    """The newest that a node has said: the loss, and the step count of the version it is of."""
 
     loss: float
     base: int
-    turn: int
 
 
 class Trial(msgspec.Struct, frozen=True):
     """Where things are.
 
     Attributes:
-        bold: whether the bold rule is in force; the fleet begins with the careful one.
-        challenging: whether the rule in force is the challenger.
+        bold: whether the bold rule is in force.
         turn: how often more than half of the fleet has spoken, one after the other.
         spoken: who has in this turn.
-        since: the turn at which the present period began.
-        first: the step count from which on versions are of this period.
-        wait: turns that the champion stays alone.
+        since: the turn at which the present rule began.
+        first: the step count from which on versions are of the present rule.
+        looked: the turn of the last look.
+        wait: turns that the careful rule has at least.
         unit: the first loss of the fleet; 0 before.
-        level: smoothed loss of the typical node; -1 before the first.
-        levels: those of this period, (turn, level).
-        decay: how fast the logarithm of the level fell a turn before the trial.
-        level_before, before: level and losses when the trial began.
-        best: each node's lowest loss under this champion.
+        level: its loss at the last look.
+        reports: of each node.
+        before: losses where the model may come back to; the lowest since the bold rule began.
     """
 
     bold: bool = False
-    challenging: bool = False
     turn: int = 0
     spoken: tuple[str, ...] = ()
-    since: int = -1
+    since: int = 0
     first: int = 0
-    wait: int = 2
+    looked: int = 0
+    wait: int = SHORTEST_WAIT
     unit: float = 0.0
+    level: float = math.inf
     reports: Mapping[str, Report] = {}
-    level: float = -1.0
-    levels: tuple[tuple[int, float], ...] = ()
-    decay: float = 0.0
-    level_before: float = -1.0
     before: Mapping[str, float] = {}
-    best: Mapping[str, float] = {}
 
 
 def hear(trial: Trial, node: str, loss: float, base: int, fleet: int) -> Trial:
@@ -86,112 +83,63 @@ def hear(trial: Trial, node: str, loss: float, base: int, fleet: int) -> Trial:
         turn, spoken = turn + 1, ()
     reports = trial.reports
     if math.isfinite(loss) and loss >= 0:
-        reports = {**reports, node: Report(loss, base, trial.turn)}
+        reports = {**reports, node: Report(loss, base)}
     return msgspec.structs.replace(trial, turn=turn, spoken=spoken, reports=reports)
 
 
-def judged(trial: Trial, fleet: int, steps: int) -> tuple[Trial, bool]:
-    """What comes of it at the step after `steps`; the second is whether all that the trial did is to be undone."""
-    trial = _measured(trial, fleet)
-    if trial.level < 0:
-        return trial, False
-    if trial.since < 0:
-        trial = msgspec.structs.replace(trial, since=trial.turn)
-    if not trial.challenging:
-        return _champion(trial, fleet, steps), False
-    return _bold_tried(trial, fleet) if trial.bold else (_careful_tried(trial, fleet), False)
+def judged(trial: Trial, fleet: int, steps: int) -> tuple[Trial, Move]:
+    """What comes of it at the step after `steps`."""
+    if len(trial.reports) < max(1, ENOUGH * fleet):
+        return trial, "on"
+    if not trial.unit:
+        trial = msgspec.structs.replace(trial, unit=_level(trial), since=trial.turn)
+    return _watched(trial, fleet, steps) if trial.bold else _waiting(trial, steps)
 
 
-def _measured(trial: Trial, fleet: int) -> Trial:
-    """With the level of the middle third of the recent reports, where enough are recent."""
-    recent = sorted(report.loss for report in trial.reports.values() if report.turn >= trial.turn - RECENT)
-    if len(recent) < max(1.0, LYING * fleet):
-        return trial
-    third = len(recent) // 3
-    middle = recent[third : len(recent) - third]
-    now = sum(middle) / len(middle)
-    level = now if trial.level < 0 else SMOOTHING * trial.level + (1 - SMOOTHING) * now
-    return msgspec.structs.replace(trial, level=level, unit=trial.unit or now)
+def _waiting(trial: Trial, steps: int) -> tuple[Trial, Move]:
+    """Under the careful rule: the bold one is tried when that has stopped to help."""
+    if trial.turn - trial.looked < LENGTH:
+        return trial, "on"
+    level = _level(trial)
+    has_stalled = trial.level - level < STALLED * trial.unit
+    if level > LEARNED * trial.unit and trial.turn - trial.since < LONGEST_WITHOUT:
+        has_stalled = False
+    trial = msgspec.structs.replace(trial, level=level, looked=trial.turn)
+    if not has_stalled or trial.turn - trial.since < trial.wait:
+        return trial, "on"
+    losses = {node: report.loss for node, report in trial.reports.items()}
+    return _begun(trial, steps, bold=True, before=losses), "anchor"
 
 
-def _champion(trial: Trial, fleet: int, steps: int) -> Trial:
-    slack = SLACK * trial.unit
-    fresh = {node: report.loss for node, report in trial.reports.items() if report.turn >= trial.since}
-    known = [node for node in fresh if node in trial.best]
-    much_worse = sum(fresh[node] > MUCH_WORSE * trial.best[node] + 2 * slack for node in known)
-    best = {**trial.best, **{node: min(loss, trial.best.get(node, loss)) for node, loss in fresh.items()}}
-    levels = (*trial.levels, (trial.turn, trial.level))[-256:]
-    trial = msgspec.structs.replace(trial, best=best, levels=levels)
-    if trial.bold and much_worse > (1 - LYING) / 2 * max(len(known), ENOUGH * fleet):
-        return _crowned(trial, bold=False, wait=2 * trial.wait)
-    if trial.turn - trial.since < trial.wait:
-        return trial
+def _watched(trial: Trial, fleet: int, steps: int) -> tuple[Trial, Move]:
+    """Under the bold rule: it goes as soon as many are harmed."""
+    losses = {node: report.loss for node, report in trial.reports.items() if report.base >= trial.first}
+    harmed = _harmed(losses, trial, fleet)
+    level = _level(trial)
+    is_look = trial.turn - trial.looked >= LENGTH
+    learns_not = is_look and level > LEARNED * trial.unit and trial.level - level < STALLED * trial.unit
+    if harmed > TOLERATED or learns_not:
+        lasted = trial.turn - trial.since
+        wait = SHORTEST_WAIT if lasted > 10 * trial.wait else min(LONGER * trial.wait, LONGEST_WAIT)
+        ended = _begun(trial, steps, bold=False, before={})
+        return msgspec.structs.replace(ended, wait=wait, level=math.inf), "back"
+    if not is_look or harmed > TOLERATED / 2:
+        return trial, "on"
+    lowest = {**losses, **{node: min(loss, losses.get(node, loss)) for node, loss in trial.before.items()}}
+    return msgspec.structs.replace(trial, looked=trial.turn, level=level, before=lowest), "anchor"
+
+
+def _harmed(losses: Mapping[str, float], trial: Trial, fleet: int) -> float:
+    both = [(loss, trial.before[node]) for node, loss in losses.items() if node in trial.before]
+    worse = sum(loss > WORSE * before + SLACK * trial.unit for loss, before in both)
+    return worse / max(len(both), ENOUGH * fleet)
+
+
+def _level(trial: Trial) -> float:
+    return statistics.median(report.loss for report in trial.reports.values())
+
+
+def _begun(trial: Trial, steps: int, *, bold: bool, before: Mapping[str, float]) -> Trial:
     return msgspec.structs.replace(
-        trial,
-        bold=not trial.bold,
-        challenging=True,
-        since=trial.turn,
-        first=steps + 1,
-        decay=_decay(trial),
-        level_before=trial.level,
-        before={node: report.loss for node, report in trial.reports.items()},
-    )
-
-
-def _decay(trial: Trial) -> float:
-    """Of the logarithm of the level, a turn, lately."""
-    then, level = next(each for each in trial.levels if each[0] >= trial.turn - LENGTH)
-    if trial.turn <= then + 1:
-        return 0.0
-    tiny = 1e-6 * trial.unit
-    return max(0.0, math.log((level + tiny) / (trial.level + tiny)) / (trial.turn - then))
-
-
-def _bold_tried(trial: Trial, fleet: int) -> tuple[Trial, bool]:
-    passed, slack, losses = trial.turn - trial.since, SLACK * trial.unit, _votes(trial)
-    tolerated = (1 - LYING) / 2
-    much_worse = sum(now > MUCH_WORSE * before + 2 * slack for now, before in losses)
-    fails = len(losses) >= FEW_VOTES * fleet and much_worse > tolerated * max(len(losses), ENOUGH * fleet)
-    enough = bool(losses) and len(losses) >= ENOUGH * fleet
-    if not (fails or (passed >= LENGTH and enough) or passed >= 3 * LENGTH):
-        return trial, False
-    usual = math.exp(-trial.decay * passed)
-    worse = sum(now > WORSE * before * usual + slack for now, before in losses)
-    if not fails and enough and worse <= tolerated * len(losses):
-        return _crowned(trial, bold=True, wait=2 * LENGTH), False
-    undone = msgspec.structs.replace(trial, level=trial.level_before, reports={})
-    return _crowned(undone, bold=False, wait=2 * trial.wait), True
-
-
-def _careful_tried(trial: Trial, fleet: int) -> Trial:
-    passed, slack, losses = trial.turn - trial.since, SLACK * trial.unit, _votes(trial)
-    enough = bool(losses) and len(losses) >= ENOUGH * fleet
-    if not ((passed >= LENGTH and enough) or passed >= 3 * LENGTH):
-        return trial
-    usual = math.exp(-trial.decay * passed / 2)
-    better = sum(now < BETTER * before * usual - slack for now, before in losses)
-    if enough and better >= GAINING * len(losses):
-        return _crowned(trial, bold=False, wait=2 * LENGTH)
-    return _crowned(trial, bold=True, wait=2 * trial.wait)
-
-
-def _votes(trial: Trial) -> list[tuple[float, float]]:
-    """Loss from a version of the trial and before it, of each node that told both."""
-    return [
-        (report.loss, trial.before[node])
-        for node, report in trial.reports.items()
-        if report.base >= trial.first and node in trial.before
-    ]
-
-
-def _crowned(trial: Trial, *, bold: bool, wait: int) -> Trial:
-    return msgspec.structs.replace(
-        trial,
-        bold=bold,
-        challenging=False,
-        since=trial.turn,
-        wait=min(wait, LONGEST_WAIT),
-        levels=(),
-        before={},
-        best={node: report.loss for node, report in trial.reports.items()},
+        trial, bold=bold, since=trial.turn, looked=trial.turn, first=steps + 1, before=before
     )

@@ -52,8 +52,9 @@ class Bench:
 
 def tuned(bench: Bench, task: str) -> list[grid.Tried]:
     """Prints what each rate comes to, on the first half of the time."""
-    wanted = scenarios.load(SCENARIOS / f"{task}-slow.toml")
-    outcomes, metric = bench.compared(grid.widened(wanted), f"{task}-grid")
+    wanted, rounds = (scenarios.load(SCENARIOS / f"{task}-{kind}.toml") for kind in ("slow", "rounds"))
+    every = msgspec.structs.replace(wanted, methods=rounds.methods + wanted.methods)
+    outcomes, metric = bench.compared(grid.widened(every), f"{task}-grid")
     target = wanted.target or 0.0
     rows = grid.tried(outcomes, metric, target)
     print(f"\n{task}: seconds to {target:g}, and {metric.name} at the end, at each rate; seed {grid.SEED}")
@@ -67,16 +68,17 @@ def tuned(bench: Bench, task: str) -> list[grid.Tried]:
 def speed(bench: Bench, task: str) -> list[tables.Speed]:
     """Prints the table of a task."""
     wanted, (slow, metric) = bench.run(f"{task}-slow")
+    _, (rounds, _) = bench.run(f"{task}-rounds")
     _, (even, _) = bench.run(f"{task}-even")
     target = wanted.target or 0.0
-    rows = tables.speeds(slow, even, metric, target)
+    rows = tables.speeds(rounds + slow, even, metric, target)
     print(f"\n{task}: {metric.name}, target {target:g}, {len(wanted.seeds)} seeds")
-    print("method          to target  than FedAvg  than first 77 %    final    worst  to FedAvg of the even")
+    print("method          to target  than FedAvg  than first 77 %    final    worst  beside FedAvg of the even")
     for row in rows:
         time = "never" if row.to_target_s is None else f"{row.to_target_s:.0f} s"
         print(
             f"{row.method:<14}  {time:>9}  {_times(row.faster_than_all):>11}  {_times(row.faster_than_over):>15}",
-            f"{row.final:>7.4g}  {row.worst:>7.4g}  {row.behind:>+21.3g}",
+            f"{row.final:>7.4g}  {row.worst:>7.4g}  {row.behind:>+25.3g}",
             sep="  ",
         )
     return rows

@@ -6,7 +6,6 @@ import msgspec
 
 from aggregator.fold.fedasync import FedAsync
 from aggregator.fold.methods import AnyMethod
-from aggregator.fold.refereed import Refereed
 from aggregator.simulate.report import summarise
 from aggregator.simulate.run import Outcome
 from aggregator.simulate.scenario import MethodConfig, Scenario
@@ -14,6 +13,8 @@ from fieldfold.task.manifest import Metric
 
 RATES = (0.1, 0.2, 0.4, 1.0)
 SEED = 10
+SHIPPED = "slots-shipped"
+"""Untuned, where what was tuned differs from it."""
 SHARE_OF_TIME = 0.5
 """Rates are compared on the first half of the time that a table's run has."""
 
@@ -28,11 +29,11 @@ class Tried(msgspec.Struct, frozen=True):
 
 
 def widened(scenario: Scenario) -> Scenario:
-    """The same with every method at every rate, on the seed for tuning; `refereed` has the rate of `slots`."""
+    """The same with every method at every rate, on the seed for tuning."""
     methods = tuple(
         MethodConfig(f"{method.name}-{place}", _at(method.fold, rate))
         for method in scenario.methods
-        if not isinstance(method.fold, Refereed)
+        if method.name != SHIPPED
         for place, rate in enumerate(RATES)
     )
     return msgspec.structs.replace(scenario, methods=methods, seeds=(SEED,), until_s=SHARE_OF_TIME * scenario.until_s)
