@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -225,7 +226,7 @@ class GlobalModel:
             num_examples=decision.num_examples,
             norm=decision.norm,
             trained_norm=min(update.trained_norm, decision.norm),
-            loss=update.train_loss,
+            loss=update.base_loss if update.base_score[1] else math.nan,
             drift=self._drift(decision.base_version, ledger) if self.method.needs_drift else None,
         )
         self._state, step = self.method.fold(self._state, contribution, self.num_params)

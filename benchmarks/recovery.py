@@ -75,6 +75,7 @@ def fill(path: Path, task: str, num_params: int, contributions: int) -> None:
                     train_loss=0.5,
                     trained_norm=length,
                     base_score=(1.0, 100),
+                    base_loss=0.5,
                     payload=payload,
                 )
             )

@@ -102,6 +102,7 @@ def updates_us(folder: Path, parties: Parties, num_params: int, count: int) -> t
                 train_loss=0.5,
                 trained_norm=2.0,
                 base_score=(1.0, 100),
+                base_loss=0.5,
                 payload=deltas[sequence % UNLIKE],
             )
         )

@@ -242,8 +242,7 @@ class Bench:
             unsent.feedback if unsent else ErrorFeedback.start(layout.num_params, num_trained=layout.num_trained)
         )
         encoded = feedback.encode(result.delta, self._config.codec.profile, seed=self._run_seed(model.version))
-        score = self.global_score
-        seen = self.found.num_examples if self.found is not None else 0
+        score, num_scored, loss = self._base_found()
         update = ClientUpdate(
             node=self._config.name,
             sequence=1,  # the store gives the real one
@@ -253,7 +252,8 @@ class Bench:
             num_steps=result.num_steps + (unsent.steps if unsent else 0),
             train_loss=result.train_loss,
             trained_norm=encoded.norm,
-            base_score=(score, seen) if score is not None and math.isfinite(score) else (0.0, 0),
+            base_score=(score, num_scored),
+            base_loss=loss,
             payload=encoded.payload,
         )
         parcel = self._store.add_update(update, encoded)
@@ -263,6 +263,13 @@ class Bench:
         self.last_base, self._sent_at = model.version, time.monotonic()
         self._wait_s = self._config.training.wait_for_version_s
         return parcel
+
+    def _base_found(self) -> tuple[float, int, float]:
+        """Score of the adopted version, on how many examples, and its loss; zeros where nothing can be said."""
+        score, found = self.global_score, self.found
+        if score is None or found is None or not (math.isfinite(score) and math.isfinite(found.loss)):
+            return 0.0, 0, 0.0
+        return score, found.num_examples, found.loss
 
     def left_to_wait(self, version: int) -> float:
         """Seconds until training from `version` is allowed: at once, unless an update against it was handed in."""

@@ -13,7 +13,7 @@ from typing import TypeVar
 from fieldfold.errors import StoreDamagedError, StoreError
 
 T = TypeVar("T")
-FORMAT = 3
+FORMAT = 4
 """Goes up when the tables change in a way that an older or a newer program does not understand."""
 OURS = 0x4646_4E44
 """SQLite's application id of a node's store: FFND."""

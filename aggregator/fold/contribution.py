@@ -20,7 +20,7 @@ class Contribution(msgspec.Struct, frozen=True):
         staleness: tau, the versions released since that one.
         num_examples: the node's training examples.
         norm: Euclidean norm of the decoded delta.
-        loss: mean training loss over the local run, as the node says; NaN where nobody says it.
+        loss: mean loss of the base version on the node's validation data, as the node says; NaN where it says none.
         drift: x - x_base, what the model moved since the pulled version; only for methods with `needs_drift`.
         trained_norm: that of the delta before it was quantised, as the node says, but at most `norm`; infinite where
             nobody says it.

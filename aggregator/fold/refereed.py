@@ -44,7 +44,7 @@ class RefereedState(msgspec.Struct, frozen=True):
 class Refereed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="refereed", tag_field="method"):
     """The settings of both rules: `turns` and `start` as in `slots`; budget, rate and clipping of the bold one."""
 
-    turns: Annotated[float, msgspec.Meta(gt=0, le=1)] = TURNS
+    turns: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.2
     start: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 1
     budget: Annotated[float, msgspec.Meta(gt=0, le=100)] = 1.0
     server_learning_rate: Annotated[float, msgspec.Meta(gt=0, le=10)] = 0.4
@@ -92,7 +92,7 @@ class Refereed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="ref
                 server_learning_rate=self.server_learning_rate,
                 clip_factor=self.clip_factor,
             )
-        return careful(self.turns, self.start)
+        return careful(start=self.start)
 
     def _step(self, state: RefereedState, trial: Trial, num_params: int) -> tuple[RefereedState, Step]:
         slots, step = self._rule(trial).step(state.slots, num_params)
@@ -102,7 +102,7 @@ class Refereed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="ref
 
 def careful(turns: float = TURNS, start: int = 1) -> Slots:
     """The rule for a fleet of which a part lies."""
-    return Slots(turns=turns, start=start, clip_factor=1.0, rule=MixedMedian())
+    return Slots(turns=turns, start=start, server_learning_rate=0.7, clip_factor=1.0, rule=MixedMedian())
 
 
 def _back(state: RefereedState, trial: Trial) -> tuple[RefereedState, Step | None]:

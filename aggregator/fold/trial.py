@@ -22,17 +22,20 @@ LYING = 0.3
 """Share of the nodes that may lie."""
 TOLERATED = (1 - LYING) / 2
 """Share of the voters who may be harmed: half of those who do not lie."""
-LENGTH = 8
-"""Turns between two looks at where the fleet stands."""
-SHORTEST_WAIT, LONGEST_WAIT, LONGER = 8, 512, 3
-STALLED = 0.04
-"""The fleet has stopped learning when its loss falls by less than this share of its first one in `LENGTH` turns."""
-LEARNED, LONGEST_WITHOUT = 0.5, 128
-"""It has learned something when its loss is below this share of the first."""
-WORSE, SLACK = 1.25, 0.03
-"""Harmed is whose loss is so many times what it was, and by this share of the fleet's first loss more."""
+LENGTH = 16
+"""Turns between two looks at how far the fleet has come."""
+STALLED = 0.03
+"""It has stopped to learn when its loss falls by less than this share of its first one from look to look."""
+LEARNED = 0.5
+"""It has learned something when its loss is below this share of the first one."""
+SHORTEST_WAIT, LONGEST_WAIT, LONGER = 16, 512, 3
+"""Turns of the careful rule before a try, and how many times longer it has after one that was undone."""
+WAIT_WITHOUT = 128
+"""Turns after which the bold rule is tried although the fleet has learned nothing by the careful one."""
+WORSE, SLACK = 1.15, 0.025
+"""Harmed is whose loss is more than so many times what it was and this share of the fleet's first loss."""
 ENOUGH = 0.4
-"""Votes that count at least, as a share of the fleet."""
+"""Reports and votes that count at least, as a share of the fleet."""
 
 Move: TypeAlias = Literal["on", "anchor", "back"]
 """What becomes of the model: it goes on; it may come back here later; it goes back to where it last might."""
@@ -98,35 +101,47 @@ def judged(trial: Trial, fleet: int, steps: int) -> tuple[Trial, Move]:
 
 def _waiting(trial: Trial, steps: int) -> tuple[Trial, Move]:
     """Under the careful rule: the bold one is tried when that has stopped to help."""
-    if trial.turn - trial.looked < LENGTH:
+    if not _is_look(trial):
         return trial, "on"
-    level = _level(trial)
-    has_stalled = trial.level - level < STALLED * trial.unit
-    if level > LEARNED * trial.unit and trial.turn - trial.since < LONGEST_WITHOUT:
-        has_stalled = False
-    trial = msgspec.structs.replace(trial, level=level, looked=trial.turn)
-    if not has_stalled or trial.turn - trial.since < trial.wait:
+    passed, has_stalled = trial.turn - trial.since, _has_stalled(trial)
+    is_time = passed >= trial.wait and (_has_learned(trial) or passed >= WAIT_WITHOUT)
+    trial = _looked(trial)
+    if not (has_stalled and is_time):
         return trial, "on"
-    losses = {node: report.loss for node, report in trial.reports.items()}
-    return _begun(trial, steps, bold=True, before=losses), "anchor"
+    return _begun(
+        trial, steps, bold=True, before={node: report.loss for node, report in trial.reports.items()}
+    ), "anchor"
 
 
 def _watched(trial: Trial, fleet: int, steps: int) -> tuple[Trial, Move]:
-    """Under the bold rule: it goes as soon as many are harmed."""
+    """Under the bold rule: it goes as soon as many are harmed, or when nobody learns by it either."""
     losses = {node: report.loss for node, report in trial.reports.items() if report.base >= trial.first}
-    harmed = _harmed(losses, trial, fleet)
-    level = _level(trial)
-    is_look = trial.turn - trial.looked >= LENGTH
-    learns_not = is_look and level > LEARNED * trial.unit and trial.level - level < STALLED * trial.unit
-    if harmed > TOLERATED or learns_not:
-        lasted = trial.turn - trial.since
-        wait = SHORTEST_WAIT if lasted > 10 * trial.wait else min(LONGER * trial.wait, LONGEST_WAIT)
+    harmed, is_look = _harmed(losses, trial, fleet), _is_look(trial)
+    if harmed > TOLERATED or (is_look and _has_stalled(trial) and not _has_learned(trial)):
+        has_lasted = trial.turn - trial.since > LONGER**2 * trial.wait
+        wait = SHORTEST_WAIT if has_lasted else min(LONGER * trial.wait, LONGEST_WAIT)
         ended = _begun(trial, steps, bold=False, before={})
         return msgspec.structs.replace(ended, wait=wait, level=math.inf), "back"
     if not is_look or harmed > TOLERATED / 2:
         return trial, "on"
     lowest = {**losses, **{node: min(loss, losses.get(node, loss)) for node, loss in trial.before.items()}}
-    return msgspec.structs.replace(trial, looked=trial.turn, level=level, before=lowest), "anchor"
+    return msgspec.structs.replace(_looked(trial), before=lowest), "anchor"
+
+
+def _is_look(trial: Trial) -> bool:
+    return trial.turn - trial.looked >= LENGTH
+
+
+def _looked(trial: Trial) -> Trial:
+    return msgspec.structs.replace(trial, looked=trial.turn, level=_level(trial))
+
+
+def _has_stalled(trial: Trial) -> bool:
+    return trial.level - _level(trial) < STALLED * trial.unit
+
+
+def _has_learned(trial: Trial) -> bool:
+    return _level(trial) < LEARNED * trial.unit
 
 
 def _harmed(losses: Mapping[str, float], trial: Trial, fleet: int) -> float:

@@ -1,6 +1,6 @@
 """The ledger's tables. Numbers without a unit are counts; times are seconds since 1970, for people only."""
 
-FORMAT = 5
+FORMAT = 6
 
 # WITHOUT ROWID only where rows are small: SQLite reads all of a row, however long, to compare its key there.
 TABLES = """

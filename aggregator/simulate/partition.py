@@ -70,7 +70,7 @@ def _by_classes(
     alpha = config.alpha if config.by == "classes" else 1000.0
     for label in range(count):
         owners = everybody
-        if config.slow_only:
+        if config.slow_only and slow.size and fast.size:
             owners = slow if label >= count - config.slow_only else fast
         where = rng.permutation(np.flatnonzero(holdings.classes == label))
         shares = rng.dirichlet(np.full(len(owners), alpha))

@@ -29,7 +29,8 @@ class PartitionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             share one in blocks. `classes` deals the windows of each class out by a Dirichlet distribution. `even`
             deals windows out at random.
         alpha: of the Dirichlet distribution; the smaller, the more unlike the nodes.
-        slow_only: so many classes, the last ones, are held by slow nodes alone, and by nobody else.
+        slow_only: so many classes, the last ones, are held by slow nodes alone, and by nobody else, where some are
+            slow and some are not.
     """
 
     by: Literal["series", "classes", "even"] = "series"

@@ -96,8 +96,9 @@ def _check_claims(update: ClientUpdate, sender: str, expected: Expectation, limi
 
 
 def _check_numbers(update: ClientUpdate) -> Rejected | None:
-    if not (math.isfinite(update.train_loss) and math.isfinite(update.base_score[0])):
-        return Rejected("train_loss or base_score is not finite", "look at the node's data and learning rate")
+    if not all(map(math.isfinite, (update.train_loss, update.base_score[0], update.base_loss))):
+        what = "train_loss, base_score or base_loss"
+        return Rejected(f"{what} is not finite", "look at the node's data and learning rate")
     if not (math.isfinite(update.trained_norm) and update.trained_norm >= 0):
         return Rejected(f"trained_norm is {update.trained_norm}, which is no delta's")
     return None

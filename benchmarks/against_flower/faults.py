@@ -225,6 +225,7 @@ def _spoilt(content: str, manifest: ModelManifest) -> ClientUpdate:
         train_loss=0.1,
         trained_norm=1.0,
         base_score=(1.0, 1),
+        base_loss=0.5,
         payload=_unchecked(delta),
     )
 

@@ -85,11 +85,12 @@ def speed(bench: Bench, task: str) -> list[tables.Speed]:
 
 
 def fairness(bench: Bench) -> dict[str, list[tables.Fairness]]:
-    """Prints the table of what only slow nodes know."""
+    """Prints the table of what only slow nodes know, and what one node with all data knows of it."""
+    pooled, metric = bench.run("digits-pooled")[1]
     found = {}
     for times in SLOWER_BY:
         _, (outcomes, metric) = bench.run(f"digits-alone-{times}")
-        found[str(times)] = rows = tables.fairness(outcomes, metric)
+        found[str(times)] = rows = tables.fairness([*outcomes, *pooled], metric)
         print(f"\ntwo classes held by the slowest fifth alone, {times} times slower")
         print("method            all    slow only   worst")
         for row in rows:
@@ -100,7 +101,7 @@ def fairness(bench: Bench) -> dict[str, list[tables.Fairness]]:
 def attacks(bench: Bench, voters: AttackConfig | None = None) -> list[tables.Robustness]:
     """Prints the table of attacks; with lying voters besides, where they are given."""
     lying = voters or AttackConfig()
-    _, (clean, metric) = bench.run("digits-attacked", lying)
+    _, (clean, metric) = bench.run("digits-unattacked", lying)
     cells = {
         f"{attack.kind} {attack.who}": bench.run("digits-attacked", attack)[1].outcomes for attack in _attacks(lying)
     }
@@ -109,6 +110,7 @@ def attacks(bench: Bench, voters: AttackConfig | None = None) -> list[tables.Rob
     print(f"\n30 % attackers, five times faster than they would be{said}")
     print(" " * 20, *(f"{row.method:>10}" for row in rows))
     print(f"{'nobody':<20}", *(f"{row.clean:>10.3f}" for row in rows))
+    print(f"{'nobody, the mean':<20}", *(f"{row.mean:>10.3f}" for row in rows))
     for cell in cells:
         print(f"{cell:<20}", *(f"{row.cells[cell]:>10.3f}" for row in rows))
     print(f"{'points lost, mean':<20}", *(f"{row.mean_loss:>10.1f}" for row in rows))

@@ -78,17 +78,22 @@ def fairness(outcomes: Sequence[Outcome], metric: Metric) -> list[Fairness]:
     return rows
 
 
+TRUSTED = "fleet"
+
+
 class Robustness(msgspec.Struct, frozen=True):
     """A method under every attack.
 
     Attributes:
         clean: median of its runs without one.
+        mean: the same of the method that a trusted fleet has.
         cells: attack -> median of the seeds.
         mean_loss, worst_loss: of the cells, in points below `clean`.
     """
 
     method: str
     clean: float
+    mean: float
     cells: dict[str, float]
     mean_loss: float
     worst_loss: float
@@ -97,16 +102,20 @@ class Robustness(msgspec.Struct, frozen=True):
 def robustness(
     clean: Sequence[Outcome], attacked: Mapping[str, Sequence[Outcome]], metric: Metric
 ) -> list[Robustness]:
-    """One a method; `attacked` has the runs of each attack."""
+    """One a method in `attacked`, which has the runs of each attack; `clean` has those of `fleet` besides."""
     rows = []
-    for name, runs in _by_method(clean).items():
-        own = statistics.median(_summary(run, metric, None).final for run in runs)
+    unattacked = {
+        name: statistics.median(_summary(run, metric, None).final for run in runs)
+        for name, runs in _by_method(clean).items()
+    }
+    for name in _by_method(next(iter(attacked.values()))):
+        own = unattacked[name]
         cells = {
             attack: statistics.median(_summary(run, metric, None).final for run in _by_method(them)[name])
             for attack, them in attacked.items()
         }
         losses = [100 * (own - score) for score in cells.values()]
-        rows.append(Robustness(name, own, cells, statistics.fmean(losses), max(losses)))
+        rows.append(Robustness(name, own, unattacked[TRUSTED], cells, statistics.fmean(losses), max(losses)))
     return rows
 
 

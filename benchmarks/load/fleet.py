@@ -69,6 +69,7 @@ class VirtualNode:
                 train_loss=0.5,
                 trained_norm=2.0,
                 base_score=(1.0, 100),
+                base_loss=0.5,
                 payload=self._payloads[(self._sequence + self._number) % len(self._payloads)],
             )
         )

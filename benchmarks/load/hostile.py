@@ -146,6 +146,7 @@ class Hostile:
             train_loss=0.5,
             trained_norm=2.0,
             base_score=(1.0, 100),
+            base_loss=0.5,
             payload=self._rng.choice(self._payloads) if payload is None else payload,
         )
 

@@ -80,6 +80,7 @@ class ClientUpdate(Binary, frozen=True, kw_only=True):
         trained_norm: Euclidean norm of what the payload stands for, before it was quantised.
         base_score: the deciding metric of the base version on the node's own validation data, with the number
             of examples it was taken on; zero examples when it has none.
+        base_loss: mean loss of the base version on the same examples; 0 when there are none.
         payload: the encoded delta; see "Payload" in docs/WIRE_FORMAT.md.
     """
 
@@ -93,6 +94,7 @@ class ClientUpdate(Binary, frozen=True, kw_only=True):
     train_loss: float
     trained_norm: float
     base_score: tuple[float, Counter]
+    base_loss: float
     payload: bytes
 
 

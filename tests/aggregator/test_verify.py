@@ -69,6 +69,11 @@ def test_a_loss_that_is_not_finite(train_loss: float) -> None:
     assert "train_loss" in refusal(train_loss=train_loss).reason
 
 
+@pytest.mark.parametrize("base_loss", [math.nan, math.inf, -math.inf])
+def test_a_loss_of_the_base_that_is_not_finite(base_loss: float) -> None:
+    assert "base_loss" in refusal(base_loss=base_loss).reason
+
+
 @pytest.mark.parametrize("trained_norm", [math.nan, math.inf, -1.0])
 def test_a_norm_that_is_none(trained_norm: float) -> None:
     assert "trained_norm" in refusal(trained_norm=trained_norm).reason

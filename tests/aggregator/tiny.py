@@ -150,6 +150,7 @@ def update(
     num_steps: int = 20,
     train_loss: float = 0.5,
     trained_norm: float = 1.0,
+    base_loss: float = 0.4,
     body: bytes | None = None,
 ) -> ClientUpdate:
     """A sound update, but for what is said otherwise; `body` replaces the payload."""
@@ -163,6 +164,7 @@ def update(
         train_loss=train_loss,
         trained_norm=trained_norm,
         base_score=(1.0, 10),
+        base_loss=base_loss,
         payload=payload(*delta) if body is None else body,
     )
 

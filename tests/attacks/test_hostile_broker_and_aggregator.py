@@ -153,6 +153,7 @@ FIELDS: list[dict[str, Any]] = [
     {"node": OTHER},
     {"num_steps": 1},
     {"base_score": (0.0, 1)},
+    {"base_loss": 0.0},
     {"payload": update(delta=(9.0, 9.0, 9.0)).payload},
 ]
 

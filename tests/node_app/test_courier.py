@@ -117,6 +117,7 @@ def add(store: Store, base_version: int = 0) -> Parcel:
         train_loss=0.0,
         trained_norm=encoded.norm,
         base_score=(0.0, 0),
+        base_loss=0.0,
         payload=encoded.payload,
     )
     return store.add_update(update, encoded)

@@ -27,12 +27,12 @@ HEADS |= {0xC4 + i: ("bin", 0, 1 << i) for i in range(3)}
 FIELDS = {
     "Chunk": "format digest total_bytes chunk_bytes index data seal",
     "ClientUpdate": "format node sequence run base_version num_examples num_steps train_loss trained_norm base_score"
-    " payload",
+    " base_loss payload",
     "ModelDelta": "format run version parameters payload",
     "ModelSnapshot": "format run version parameters payload",
     "Credential": "format public_key issued certificates signature",
 }
-TYPES: dict[str, type] = dict.fromkeys(("train_loss", "trained_norm"), float)  # the others are int
+TYPES: dict[str, type] = dict.fromkeys(("train_loss", "trained_norm", "base_loss"), float)  # the others are int
 TYPES |= {"node": str, "base_score": list, "certificates": list}
 TYPES |= dict.fromkeys(("digest", "run", "parameters", "data", "payload", "seal", "public_key", "signature"), bytes)
 DIGESTS, FROM_0 = {"digest", "run", "parameters"}, {"index", "base_version", "version"}  # other integers begin at 1
@@ -77,7 +77,7 @@ class Reader(io.BytesIO):
             demand(type(x) is TYPES.get(name, int))
             demand(name not in DIGESTS or len(x) == 8)
             demand(name in TYPES or (name not in FROM_0) <= x < 1 << 53)
-            demand(name != "train_loss" or math.isfinite(x))
+            demand(name not in {"train_loss", "base_loss"} or math.isfinite(x))
             demand(name != "public_key" or len(x) == 32)
             demand(name != "seal" or len(x) in {0, 72})
             demand(name != "trained_norm" or 0 <= x < math.inf)

@@ -106,6 +106,7 @@ def client_update(payload: bytes, sequence: int = 3) -> ClientUpdate:
         train_loss=0.1 + 1 / 3,
         trained_norm=2.0,
         base_score=(-13.25, 128),
+        base_loss=0.5,
         payload=payload,
     )
 
@@ -348,14 +349,14 @@ def test_the_layouts_are_named_as_in_the_package() -> None:
 
 
 UNREADABLE = {
-    "another format": [2, "n", 1, RUN, 0, 1, 1, 0.5, 2.0, [0.0, 0], b""],
-    "too few elements": [1, "n", 1, RUN, 0, 1, 1, 0.5, 2.0, [0.0, 0]],
-    "sequence 0": [1, "n", 0, RUN, 0, 1, 1, 0.5, 2.0, [0.0, 0], b""],
-    "a short digest": [1, "n", 1, RUN[:7], 0, 1, 1, 0.5, 2.0, [0.0, 0], b""],
-    "a negative version": [1, "n", 1, RUN, -1, 1, 1, 0.5, 2.0, [0.0, 0], b""],
-    "a large version": [1, "n", 1, RUN, 2**53, 1, 1, 0.5, 2.0, [0.0, 0], b""],
-    "a long score": [1, "n", 1, RUN, 0, 1, 1, 0.5, 2.0, [0.0, 0, 0], b""],
-    "text as payload": [1, "n", 1, RUN, 0, 1, 1, 0.5, 2.0, [0.0, 0], "text"],
+    "another format": [2, "n", 1, RUN, 0, 1, 1, 0.5, 2.0, [0.0, 0], 0.5, b""],
+    "too few elements": [1, "n", 1, RUN, 0, 1, 1, 0.5, 2.0, [0.0, 0], 0.5],
+    "sequence 0": [1, "n", 0, RUN, 0, 1, 1, 0.5, 2.0, [0.0, 0], 0.5, b""],
+    "a short digest": [1, "n", 1, RUN[:7], 0, 1, 1, 0.5, 2.0, [0.0, 0], 0.5, b""],
+    "a negative version": [1, "n", 1, RUN, -1, 1, 1, 0.5, 2.0, [0.0, 0], 0.5, b""],
+    "a large version": [1, "n", 1, RUN, 2**53, 1, 1, 0.5, 2.0, [0.0, 0], 0.5, b""],
+    "a long score": [1, "n", 1, RUN, 0, 1, 1, 0.5, 2.0, [0.0, 0, 0], 0.5, b""],
+    "text as payload": [1, "n", 1, RUN, 0, 1, 1, 0.5, 2.0, [0.0, 0], 0.5, "text"],
     "a map": {"format": 1},
 }
 
