@@ -110,7 +110,7 @@ def _back(state: RefereedState, trial: Trial) -> tuple[RefereedState, Step | Non
     if state.kept is None or not state.travelled:
         return msgspec.structs.replace(state, trial=trial), None
     steps = state.slots.steps + 1
-    slots = msgspec.structs.replace(state.kept, steps=steps, arrivals=state.slots.arrivals, spoken=())
+    slots = msgspec.structs.replace(state.kept, steps=steps, arrivals=0, spoken=())
     undone = state.kept.steps + 1, state.slots.steps
     back = Step(-_vector(state.travelled, 0), {}, lossless=True)
     return RefereedState(slots, trial, state.kept, b"", undone), back

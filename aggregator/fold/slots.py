@@ -29,8 +29,10 @@ from aggregator.fold.contribution import Contribution, Step
 from aggregator.fold.rules.named import Mean
 from fieldfold.params import Vector
 
-ACTIVE_WITHIN_TURNS = 20
-"""A node is forgotten when it was not heard within this many turns of the whole fleet."""
+ACTIVE_WITHIN_TURNS = 300
+"""A node is forgotten when it was silent while the fleet spoke so often; nobody hastens that by sending fast."""
+IMPATIENT = 8
+"""A step comes without as many speakers when those who are there have sent so many times as many updates."""
 VINTAGES_REMEMBERED = 1000
 MOST_ROWS = 256
 """So many slots at most lie side by side for a rule; of a larger fleet each step looks at others."""
@@ -43,7 +45,7 @@ class Slot(msgspec.Struct, frozen=True):
         norm, trained_norm: its length, and that before it was rounded.
         base: the step count of its base version.
         progress: p_i.
-        heard: the arrival count when it came.
+        heard: the step count when it came.
     """
 
     payload: bytes
@@ -55,10 +57,11 @@ class Slot(msgspec.Struct, frozen=True):
 
 
 class SlotsState(msgspec.Struct, frozen=True):
-    """All slots, how many arrivals and steps there were, and the median norm at each recent step.
+    """All slots, how many steps there were, and the median norm at each recent one.
 
     Attributes:
-        spoken: who has since the last step, in order.
+        arrivals: since the last step.
+        spoken: who has sent them, in order.
     """
 
     slots: Mapping[str, Slot] = {}
@@ -95,12 +98,14 @@ class Slots(Buffered, frozen=True, kw_only=True, tag="slots", tag_field="method"
     def is_due(self, state: SlotsState) -> bool:
         """Whether enough have been heard at all, and since the last step."""
         heard = len(state.slots)
-        return (heard >= self.start or state.steps > 0) and len(state.spoken) >= math.ceil(self.turns * heard)
+        wanted = math.ceil(self.turns * heard)
+        has_begun = heard >= self.start or state.steps > 0
+        return has_begun and (len(state.spoken) >= wanted or state.arrivals >= IMPATIENT * wanted)
 
     def step(self, state: SlotsState, num_params: int) -> tuple[SlotsState, Step]:
         """Moves by what the slots say."""
-        horizon = state.arrivals - ACTIVE_WITHIN_TURNS * len(state.slots)
-        slots = {node: slot for node, slot in state.slots.items() if slot.heard > horizon}
+        horizon = state.steps - ACTIVE_WITHIN_TURNS / self.turns
+        slots = {node: slot for node, slot in state.slots.items() if slot.heard >= horizon}
         usual = statistics.median(slot.norm for slot in slots.values())
         waiting = tuple(
             Waiting(node, slot.payload, self._factor(slot, usual, state.vintages)) for node, slot in slots.items()
@@ -110,7 +115,7 @@ class Slots(Buffered, frozen=True, kw_only=True, tag="slots", tag_field="method"
         steps = state.steps + 1
         vintages = {**state.vintages, steps: usual}
         vintages.pop(steps - VINTAGES_REMEMBERED, None)
-        return SlotsState(self.walk(slots, step, num_params), state.arrivals, (), steps, vintages, memory), step
+        return SlotsState(self.walk(slots, step, num_params), 0, (), steps, vintages, memory), step
 
     def _combined(
         self, state: SlotsState, waiting: tuple[Waiting, ...], num_params: int
@@ -142,12 +147,12 @@ def put(state: SlotsState, contribution: Contribution, num_params: int) -> Slots
     progress = 0.0
     if contribution.drift is not None and trained_norm > 0:
         progress = look_up(contribution.payload, num_params).dot(contribution.drift) / trained_norm**2
-    arrivals, base, node = state.arrivals + 1, state.steps - contribution.staleness, contribution.node
-    mine = Slot(contribution.payload, contribution.norm, trained_norm, base, progress, arrivals)
+    base, node = state.steps - contribution.staleness, contribution.node
+    mine = Slot(contribution.payload, contribution.norm, trained_norm, base, progress, state.steps)
     return msgspec.structs.replace(
         state,
         slots={**state.slots, node: mine},
-        arrivals=arrivals,
+        arrivals=state.arrivals + 1,
         spoken=state.spoken if node in state.spoken else (*state.spoken, node),
     )
 

@@ -9,7 +9,7 @@ from aggregator.fold.fedasync import FedAsync
 from aggregator.fold.fedavg import FedAvg
 from aggregator.fold.fedbuff import FedBuff
 from aggregator.fold.rate_corrected_fedbuff import RateCorrectedFedBuff
-from aggregator.fold.refereed import careful
+from aggregator.fold.refereed import Refereed, careful
 from aggregator.fold.slots import Slots
 from fieldfold.errors import ConfigError
 
@@ -48,6 +48,7 @@ def test_the_method_is_one_line(tmp_path: Path, table: str, method: object) -> N
 def test_trust_is_one_word_for_a_method_and_who_guards_against_liars_waits_for_two_thirds(tmp_path: Path) -> None:
     table = "[normalisation]\nnodes = 9\n"
     assert load_text(tmp_path, f'trust = "fleet"\n{LEAST}{table}').method == Slots()
+    assert load_text(tmp_path, f'trust = "auto"\n{LEAST}{table}').method == Refereed(start=6)
     assert load_text(tmp_path, f'trust = "hostile"\n{LEAST}{table}').method == careful(start=6)
 
 

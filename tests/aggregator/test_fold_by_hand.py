@@ -291,3 +291,17 @@ class TestSlots:
         taken = steps(method, *(contribution(node, *delta, drift=self.STILL) for node, delta in said))
         assert_moves(taken[1], 8, 0, 0)
         assert_moves(taken[4], 2 / 3, 16 / 3, 0)
+
+    def test_who_sends_fast_makes_nobody_forgotten(self) -> None:
+        method = Slots(turns=0.5, start=2)
+        fast = [contribution("a", *A, drift=self.STILL)] * 2000
+        state = method.init()
+        for arrival in (contribution("b", *B, drift=self.STILL), contribution("c", *B, drift=self.STILL), *fast):
+            state, _ = method.fold(state, arrival, NUM_PARAMS)
+        assert set(state.slots) == {"a", "b", "c"}
+
+    def test_those_who_are_awake_go_on_while_most_sleep(self) -> None:
+        everybody = [contribution(node, *A, drift=self.STILL) for node in "abcdefghij"]
+        awake = [contribution("a", *A, drift=self.STILL)] * 40
+        taken = steps(Slots(turns=0.5, start=10), *everybody, *awake)
+        assert [place for place, step in enumerate(taken) if step] == [9, 49]
