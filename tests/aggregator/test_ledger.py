@@ -213,7 +213,7 @@ def test_a_ledger_of_a_later_format(ledger: Ledger, path: Path) -> None:
     with sqlite3.connect(path) as database:
         database.execute("UPDATE meta SET value = '99' WHERE key = 'format'")
     database.close()
-    with pytest.raises(StoreError, match="its format is 99, not 5"):
+    with pytest.raises(StoreError, match="its format is 99, not 6"):
         Ledger(path, FEDERATION)
 
 

@@ -99,7 +99,7 @@ def test_a_store_of_a_newer_program_is_not_touched(path: Path, monkeypatch: pyte
         filled(path)
     before = path.read_bytes()
     with pytest.raises(
-        StoreError, match=r"a newer fieldfold wrote it \(store format 4; this one reads 3\)"
+        StoreError, match=r"a newer fieldfold wrote it \(store format 5; this one reads 4\)"
     ) as refused:
         Store(path)
     assert "update fieldfold" in refused.value.hint
