@@ -6,6 +6,8 @@ import hashlib
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
+import msgspec
+
 from aggregator.simulate import report
 from aggregator.simulate.run import Outcome, Simulation
 from aggregator.simulate.scenario import MethodConfig, Scenario
@@ -35,7 +37,7 @@ def compare(scenario: Scenario, base: Path, results: Path, processes: int | None
         FieldfoldError: when the data is not what the task needs, or `results` holds something else.
     """
     with Workers(scenario, base, processes) as workers:
-        fingerprint = hashlib.sha256(repr(scenario).encode() + workers.bundle.digest.encode()).hexdigest()[:16]
+        fingerprint = _fingerprint(scenario, workers.bundle.digest)
         outcomes = report.read(results, fingerprint)
         done = {(outcome.method, outcome.seed) for outcome in outcomes}
         for seed in scenario.seeds:
@@ -43,7 +45,13 @@ def compare(scenario: Scenario, base: Path, results: Path, processes: int | None
                 if (method.name, seed) not in done:
                     outcomes.append(_run(method, seed, workers, stream))
                     report.write(results, fingerprint, outcomes)
-        return Comparison(outcomes, workers.bundle.manifest.metrics[0])
+        wanted = [outcome for outcome in outcomes if outcome.seed in scenario.seeds]
+        return Comparison(wanted, workers.bundle.manifest.metrics[0])
+
+
+def _fingerprint(scenario: Scenario, task: str) -> str:
+    """Of all that a run depends on but its seed, so that results stay when there are more seeds."""
+    return hashlib.sha256(repr(msgspec.structs.replace(scenario, seeds=())).encode() + task.encode()).hexdigest()[:16]
 
 
 def _run(method: MethodConfig, seed: int, workers: Workers, stream: TextIO) -> Outcome:

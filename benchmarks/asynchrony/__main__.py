@@ -39,7 +39,7 @@ class Bench:
         loaded = scenarios.load(SCENARIOS / f"{name}.toml")
         wanted = msgspec.structs.replace(loaded, seeds=loaded.seeds[: self._seeds], attack=attack or loaded.attack)
         label = name if attack is None else f"{name}-{attack.kind}-{attack.who}-{attack.voters:g}-{attack.vote}"
-        return wanted, self.compared(wanted, f"{label}-{self._seeds}")
+        return wanted, self.compared(wanted, label)
 
     def compared(self, wanted: Scenario, label: str) -> Comparison:
         """What comes of a scenario; what is finished of it is kept under this name."""
