@@ -155,6 +155,10 @@ def test_the_command_prints_a_table_draws_a_picture_and_runs_nothing_twice(tmp_p
     assert again.stdout == first.stdout
     assert "seed" in first.stderr
     assert "seed" not in again.stderr
+    path.write_text(path.read_text(encoding="utf-8").replace("seeds = [0]", "seeds = [0, 1]"), encoding="utf-8")
+    more = CliRunner().invoke(simulate, [str(path)])
+    assert "fedbuff, seed 1" in more.stderr
+    assert "seed 0" not in more.stderr
 
 
 def test_no_process_outlives_a_command_that_was_killed(tmp_path: Path) -> None:
