@@ -77,7 +77,7 @@ class Courier:
         self._was_down = True
         self._held: set[int] = set()
         self._held_until = 0.0
-        self._stopping = False
+        self._stopping = self._is_carrying = False
         self._news = 0
         self.bytes_sent = 0
         self.round_trip_s: float | None = None
@@ -110,6 +110,12 @@ class Courier:
         attempt = self._attempts.get(digest, Attempt())
         return len(attempt.delivered), attempt.chunk_bytes
 
+    def offer(self, parcel: Parcel) -> None:
+        """A new update. Where nothing else is on its way it leaves at once, and no run that begins takes it back."""
+        if self._link.is_up and not self._is_carrying:
+            self._store.depart(parcel.sequence)
+        self.wake()
+
     def wake(self) -> None:
         """Looks into the outbox at once."""
         with self._changed:
@@ -125,7 +131,9 @@ class Courier:
                 log.error("the outbox cannot be used: %s", error)
                 parcel = None
             if parcel is not None:
+                self._is_carrying = True
                 self._carry(parcel, self._attempts[parcel.digest])
+                self._is_carrying = False
                 continue
             with self._changed:
                 look_s = _HELD_LOOK_S if self._held else _LOOK_S

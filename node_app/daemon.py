@@ -80,7 +80,7 @@ class Daemon:
         self._courier = Courier(
             self._store, self._link, updates, lambda digest: self._signer.seal(updates, digest), self._is_fresh
         )
-        self._learner = Learner(config, base, self._store, self._send_statistics, self._courier.wake)
+        self._learner = Learner(config, base, self._store, self._send_statistics, self._courier.offer)
         self._download = Download(
             self._link,
             self._topics,

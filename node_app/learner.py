@@ -26,7 +26,7 @@ from node_app.progress import Progress
 from node_app.pulse import Pulse
 from node_app.records import Adoption, Run, Sample
 from node_app.serving import Serving
-from node_app.store import Store
+from node_app.store import Parcel, Store
 
 log = logging.getLogger(__name__)
 RETRY_S = 60.0
@@ -50,7 +50,7 @@ class Learner:
 
     Args:
         on_statistics: called with the node's feature sums when its data has been read.
-        on_update: called when an update lies in the outbox.
+        on_update: called with each update that lies in the outbox.
 
     Attributes:
         progress, report: what may be shown of its work and of its data.
@@ -63,7 +63,7 @@ class Learner:
         base: Path,
         store: Store,
         on_statistics: Callable[[FeatureSums], None],
-        on_update: Callable[[], None],
+        on_update: Callable[[Parcel], None],
     ) -> None:
         self._config, self._base, self._store = config, base, store
         self._on_statistics, self._on_update = on_statistics, on_update
@@ -368,7 +368,7 @@ class Learner:
         if self.progress.updates == 1:
             log.info("the first update of this run lies in the outbox (%d bytes)", len(parcel.body))
             give_back()
-        self._on_update()
+        self._on_update(parcel)
 
     # -- waiting and showing -----------------------------------------------------------------------------------------
 

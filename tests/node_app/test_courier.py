@@ -146,6 +146,24 @@ def test_what_is_added_arrives_whole_and_in_order(
     assert courier.waiting == 3, "they stay in the outbox until their receipts come"
 
 
+def test_what_leaves_at_once_is_not_taken_back_by_a_run_that_begins_at_once(
+    store: Store, courier: Courier, aggregator: Aggregator
+) -> None:
+    for version in range(3):
+        courier.offer(add(store, version))
+        assert store.take_back(bytes(8).hex()) == 0
+        aggregator.listen()
+    assert [update.base_version for update in aggregator.updates] == [0, 1, 2]
+
+
+def test_what_is_offered_while_there_is_no_link_is_replaced_by_the_next(
+    store: Store, broker: MemoryBroker, courier: Courier
+) -> None:
+    broker.stop()
+    courier.offer(add(store))
+    assert store.take_back(bytes(8).hex()) == 1
+
+
 def test_what_lay_in_the_outbox_at_the_start_is_sent(store: Store, link: Cutting, aggregator: Aggregator) -> None:
     add(store)
     courier = Courier(store, link, TOPIC, seal)
