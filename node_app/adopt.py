@@ -14,23 +14,35 @@ class Served(msgspec.Struct, frozen=True):
     """The model that predictions are made with.
 
     Attributes:
-        parameters: as they were released.
+        parameters: as they were released, or the personal ones.
         local: the gateway's own values when it was evaluated; empty where the task has none.
         score: the deciding metric; None while there is no validation data.
+        personal: whether it is the gateway's own model, pulled towards that version.
     """
 
     version: int
     parameters: Vector
     local: Vector
     score: float | None
+    personal: bool = False
+
+    @property
+    def name(self) -> str:
+        """As people read it."""
+        return f"{'the personal model of ' if self.personal else ''}version {self.version}"
 
 
 def adopt(newcomer: Served, served: Served | None, metric: Metric) -> Served:
     """The newcomer, unless the one served until now is better on the same data.
 
-    Without validation data the newest is taken; one whose score is not finite never is, if there is another.
+    Without validation data the newest is taken; one whose score is not finite never is, if there is another. A
+    personal model must be better than a released one: without a score, or with the same, it is not taken.
     """
-    if served is None or newcomer.score is None:
+    if served is None:
+        return newcomer
+    if newcomer.personal and not served.personal and newcomer.score in (None, served.score):
+        return served
+    if newcomer.score is None:
         return newcomer
     if not math.isfinite(newcomer.score):
         return served
