@@ -97,7 +97,7 @@ def test_the_runtimes_agree_and_nothing_pulls_the_statistics_of_batch_norm() -> 
     start, anchor = (as_vector(torch.rand(layout.num_params).numpy()) for _ in range(2))
     ends: list[Vector] = []
     for name in ("onnx", "torch"):
-        runtime = open_runtime(bundle, RuntimeSettings(runtime=name, device="cpu"))  # type: ignore[arg-type]
+        runtime = open_runtime(bundle, RuntimeSettings(runtime=name, device="cpu"))
         runtime.begin(start, anchor=anchor)
         ends.append(walked(runtime, 5, 2.0))
         runtime.begin(start, anchor=np.where(np.arange(anchor.size) < layout.num_trained, anchor, np.float32(9)))
