@@ -35,15 +35,15 @@ class Served(msgspec.Struct, frozen=True):
 def adopt(newcomer: Served, served: Served | None, metric: Metric) -> Served:
     """The newcomer, unless the one served until now is better on the same data.
 
-    Without validation data the newest is taken; one whose score is not finite never is, if there is another. A
-    personal model must be better than a released one: without a score, or with the same, it is not taken.
+    Without validation data the newest that was released is taken; one whose score is not finite never is, if there is
+    another. Of a personal and a released model with one score the personal one is, also where it is the older.
     """
     if served is None:
         return newcomer
-    if newcomer.personal and not served.personal and newcomer.score in (None, served.score):
-        return served
     if newcomer.score is None:
-        return newcomer
+        return served if newcomer.personal and not served.personal else newcomer
+    if newcomer.score == served.score and served.personal:
+        return newcomer if newcomer.personal else served
     if not math.isfinite(newcomer.score):
         return served
     if served.score is None or not math.isfinite(served.score):

@@ -230,9 +230,9 @@ def test_it_is_served_where_it_is_better_here(bundle: Bundle, store: Store) -> N
 
 @pytest.mark.parametrize(
     ("global_score", "personal_score", "taken"),
-    [(0.8, 0.9, True), (0.8, 0.7, False), (0.8, 0.8, False), (None, None, False), (0.8, float("nan"), False)],
+    [(0.8, 0.9, True), (0.8, 0.7, False), (0.8, 0.8, True), (None, None, False), (0.8, float("nan"), False)],
 )
-def test_one_that_is_no_better_is_not_served(
+def test_one_that_is_worse_is_not_served_and_of_two_alike_it_is(
     global_score: float | None, personal_score: float | None, *, taken: bool
 ) -> None:
     serving = Serving()
@@ -240,8 +240,9 @@ def test_one_that_is_no_better_is_not_served(
     serving.offer(Served(1, V, NOTHING, personal_score, personal=True), ACCURACY)
     assert serving.shown()["served_personal"] == taken
     serving.offer(Served(2, W, NOTHING, personal_score), ACCURACY)
-    if taken:
-        assert not serving.shown()["served_personal"], "of two alike, the released one"
+    assert serving.shown()["served_personal"] == taken, "a later version with the same score changes nothing"
+    serving.offer(Served(3, W, NOTHING, 0.95), ACCURACY)
+    assert not serving.shown()["served_personal"]
 
 
 def test_what_is_pinned_stays(bundle: Bundle, store: Store) -> None:
