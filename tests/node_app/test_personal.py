@@ -206,6 +206,14 @@ def test_what_is_sent_is_the_same_where_a_head_is_local(with_locals: Bundle, tmp
     assert not np.array_equal(own(bench).local, kept[1]), "the personal model has a head of its own"
 
 
+def test_it_takes_as_many_steps_as_the_run_before_it(bundle: Bundle, store: Store) -> None:
+    bench = bench_of(bundle, store, personal=0.1)
+    turn(bench)
+    gate = Open(10)
+    bench.train_personal(released(bench), 7, gate)
+    assert gate.left == 3
+
+
 def test_nothing_is_there_where_it_is_off(bundle: Bundle, store: Store) -> None:
     bench = bench_of(bundle, store)
     turn(bench)
