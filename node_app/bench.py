@@ -7,6 +7,7 @@ import math
 import time
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from fieldfold.codec import ErrorFeedback
@@ -26,6 +27,7 @@ from node_app.config import NodeConfig
 from node_app.follow import Model
 from node_app.freshness import Freshness
 from node_app.left_out import share_left_out
+from node_app.personal import Personal
 from node_app.records import Sample
 from node_app.serving import Serving
 from node_app.store import Parcel, Store, StoredVector
@@ -47,6 +49,7 @@ class Bench:
         adopted: the newest model that was evaluated here.
         found: how it did on the validation windows; None where there are none.
         serving: which model predictions are made with.
+        personal: the gateway's own model beside it.
         left_out: what the codec left out of the newest update, as a share of what it was to carry.
 
     Raises:
@@ -65,6 +68,7 @@ class Bench:
         self.adopted: Model | None = None
         self.found: Evaluation | None = None
         self.serving = Serving()
+        self.personal = Personal(bundle, config.training)
         self._written: dict[str, Served] = {}
         self.run: str | None = None
         self.last_base: int | None = None
@@ -111,7 +115,9 @@ class Bench:
         self._freshness.note_read(found)
         self.adopted = None
         if (served := self.serving.served) is not None and self._runtime is not None:
-            self.serving.judged_anew(self._score(self._evaluate(self._runtime, served.parameters, served.local)))
+            self.serving.judged_anew(self._judged(self._runtime, served).score)
+        if (own := self.personal.model) is not None and self._runtime is not None:
+            self.personal.model = self._judged(self._runtime, own)
 
     def runtime(self, normalisation: Normalisation | None) -> Runtime:
         """The runtime, opened and checked at the first call; the data is normalised along with it.
@@ -159,8 +165,11 @@ class Bench:
         unsent = self._store.unsent(run)
         if local is not None and local.run == run:
             self._local = local.values
-        if (served := self._kept("served", runtime)) is not None:
-            self.serving.take_up(served, self._kept("former", runtime), pinned=self._store.pinned(run))
+        pinned, served = self._store.pinned(run), self._kept("served", runtime)
+        if served is not None and (pinned or self.personal.is_on or not served.personal):
+            self.serving.take_up(served, self._kept("former", runtime), pinned=pinned)
+        if self.personal.is_on:
+            self.personal.model = self._kept("personal", runtime)
         if unsent is not None and not unsent.steps:
             self.last_base, self._attempts = unsent.base_version, 1
 
@@ -170,7 +179,11 @@ class Bench:
         if found is None or found.run != self.run:
             return None
         parameters, own = np.split(found.values, [self.bundle.manifest.layout.num_params])
-        return Served(found.version, parameters, own, self._score(self._evaluate(runtime, parameters, own)))
+        return self._judged(runtime, Served(found.version, parameters, own, None, found.personal))
+
+    def _judged(self, runtime: Runtime, model: Served) -> Served:
+        score = self._score(self._evaluate(runtime, model.parameters, model.local))
+        return msgspec.structs.replace(model, score=score)
 
     @property
     def global_score(self) -> float | None:
@@ -181,15 +194,16 @@ class Bench:
         """Writes newest and served model to disk, and what this gateway alone trains."""
         if newest.run != self.run:
             return
-        kept = {"global": (newest.version, newest.parameters)}
+        kept = {"global": (newest.version, newest.parameters, False)}
         if self._local.size:
-            kept[f"local/{self.bundle.digest}"] = (newest.version, self._local)
-        for purpose, model in (("served", self.serving.served), ("former", self.serving.former)):
+            kept[f"local/{self.bundle.digest}"] = (newest.version, self._local, False)
+        present = {"served": self.serving.served, "former": self.serving.former, "personal": self.personal.model}
+        for purpose, model in present.items():
             if model is not None and model is not self._written.get(purpose):
-                kept[purpose] = (model.version, np.concatenate([model.parameters, model.local]))
+                kept[purpose] = (model.version, np.concatenate([model.parameters, model.local]), model.personal)
                 self._written[purpose] = model
-        for purpose, (version, values) in kept.items():
-            vector = StoredVector(self.bundle.digest, newest.run, version, values, newest.normalisation)
+        for purpose, (version, values, personal) in kept.items():
+            vector = StoredVector(self.bundle.digest, newest.run, version, values, newest.normalisation, personal)
             self._store.put_vector(purpose, vector)
 
     def _evaluate(self, runtime: Runtime, parameters: Vector, local: Vector) -> Evaluation | None:
@@ -217,6 +231,19 @@ class Bench:
         plan = self._plan(model.version)
         runtime = self.runtime(model.normalisation)
         return train_locally(runtime, start, self._local, self._dataset.train, plan, gate)
+
+    def train_personal(self, model: Model, num_steps: int, gate: Gate) -> None:
+        """Follows a run of `num_steps` from `model` by one of the personal model, served where it is better here.
+
+        Raises:
+            BundleError: when the runtime fails.
+        """
+        plan = msgspec.structs.replace(self._plan(model.version), num_steps=num_steps)
+        runtime = self.runtime(model.normalisation)
+        trained = self.personal.train(runtime, model, self._local, self._dataset.train, plan, gate)
+        if trained is not None:
+            self.personal.model = self._judged(runtime, trained)
+            self.serving.offer(self.personal.model, self._metric)
 
     def is_far_ahead(self, model: Model) -> bool:
         """Whether the update that waits to be sent already holds as many runs from `model` as are allowed."""

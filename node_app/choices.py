@@ -57,7 +57,8 @@ class Choices:
         target = Path(path)
         if not path:
             ending = "safetensors" if bundle.manifest.local.tensors else "onnx"
-            target = self._folder / f"{bundle.manifest.name}-v{served.version}.{ending}"
+            whose = "-personal" if served.personal else ""
+            target = self._folder / f"{bundle.manifest.name}-v{served.version}{whose}.{ending}"
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
@@ -65,5 +66,5 @@ class Choices:
         elif not target.is_absolute():
             raise StoreError(f"{path[:200]}: where is that?", "give the whole path, on the gateway")
         write_model(bundle, served.parameters, target, run=run, version=served.version)
-        log.info("%s asks: version %d written to %s", asks, served.version, target)
-        return f"version {served.version} is in {target}"
+        log.info("%s asks: %s written to %s", asks, served.name, target)
+        return f"{served.name} is in {target}"

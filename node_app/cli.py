@@ -250,13 +250,14 @@ def lines(status: dict[str, Any]) -> list[str]:
     runtime = f", {status['runtime']} on {status['device']} ({status['runtime_reason']})" if status["runtime"] else ""
     version = "-" if status["version"] is None else f"v{status['version']}"
     behind = (status["newest_version"] or 0) - (status["version"] or 0)
-    metric = status["metric"]
+    served, own = number(status["served_score"]), status["personal_score"]
+    personal = f", {number(own)} personal" if own is not None else ""
     shown = [
         f"node      {status['node']} of {status['federation']}: {status['state']}{detail}",
         f"link      {'up' if status['connected'] else 'not up'}, {status['link']}, {status['reconnects']} reconnects",
         f"task      {status['task'] or '-'}{runtime}",
         f"model     {version}" + (f", {behind} behind" if behind > 0 else ""),
-        f"scores    {metric} {number(status['global_score'])} global, {number(status['served_score'])} served",
+        f"scores    {status['metric']} {number(status['global_score'])} global{personal}, {served} served",
         f"training  loss {number(status['loss'])}, step {status['step']} of {status['steps']}",
         f"updates   {status['accepted']} accepted, {status['rejected']} rejected, {status['outbox']} waiting",
         f"data      {_data(status['data'])}",

@@ -25,6 +25,7 @@ class TrainingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         epochs_per_update: passes over the training windows an update; 0 counts steps instead.
         longest_s: an update holds what was trained in so many seconds, where that is less; 0 for no limit.
         proximal: FedProx's mu; left out, the task's.
+        personal: Ditto's lambda, the pull of the fleet's model on one of the gateway's own; 0 is none of its own.
         clip_norm: limit of the gradient's norm; left out, the task's.
         keep_optimizer: whether the optimizer's state outlives an update.
         max_steps_per_s: holds training back, so that the box stays cool; 0 is as fast as it goes.
@@ -41,6 +42,7 @@ class TrainingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     epochs_per_update: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 0
     longest_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     proximal: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    personal: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 0.0
     clip_norm: Annotated[float, msgspec.Meta(ge=0)] | None = None
     keep_optimizer: bool = False
     max_steps_per_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0

@@ -103,8 +103,7 @@ class Daemon:
         self._day = Day(self._counts(), time.time())
         self._stopping = False
         socket = base / config.control_socket if config.control_socket else default_socket("node")
-        choices = Choices(self._learner, state).table()
-        commands = {"pause": self._pause, "resume": self._resume, **choices}
+        commands = {"pause": self._pause, "resume": self._resume, **Choices(self._learner, state).table()}
         views = Views(self._store, self._courier, self._learner, self._tail, self._drift).table()
         self._control = ControlServer(socket, self.status, commands, views)
 
@@ -346,6 +345,8 @@ class Daemon:
             metric=bundle.manifest.metrics[0].name if bundle else "",
             global_score=progress.global_score,
             served_score=progress.served_score,
+            served_personal=progress.served_personal,
+            personal_score=progress.personal_score,
             loss=progress.loss,
             step=progress.step,
             steps=progress.steps,
@@ -386,12 +387,10 @@ class Daemon:
         """The `pause` command."""
         log.info("%s asks: pause", asks)
         self._learner.set_paused(paused=True)
-        log.info("paused")
         return "paused"
 
     def _resume(self, asks: str) -> str:
         """The `resume` command; also looks at once again at data that could not be used."""
         log.info("%s asks: resume", asks)
         self._learner.set_paused(paused=False)
-        log.info("resumed")
         return "resumed"

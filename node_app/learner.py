@@ -188,8 +188,10 @@ class Learner:
                 with self.pulse.resting():
                     self._changed.wait_for(self._interrupted, wait_s)
             if self._paused:
+                held = self.progress.state
                 self._show(state="paused")
                 self._sleep(lambda: self._stopping or not self._paused, None)
+                self._show(state=held)
             return not self._interrupted()
 
     def stepped(self, step: int, of: int, loss: float) -> None:
@@ -312,7 +314,8 @@ class Learner:
         runtime = bench.runtime(model.normalisation)
         served = bench.serving.served
         version = served.version if served else None
-        self.adoptions.add(Adoption(time.time(), model.version, bench.global_score, version))
+        personal = served is not None and served.personal
+        self.adoptions.add(Adoption(time.time(), model.version, bench.global_score, version, personal))
         self._show(
             adopted_version=model.version,
             global_score=bench.global_score,
@@ -320,19 +323,17 @@ class Learner:
             device=runtime.device,
             runtime_reason=runtime.reason,
         )
+        self._settle(bench, model)
+
+    def _settle(self, bench: Bench, model: Model) -> None:
+        """Shows what is served now, and writes it to disk now and then."""
         self._show_served(bench)
         if time.monotonic() - self._kept_at >= KEEP_EVERY_S:
             self._kept_at = time.monotonic()
             bench.keep(model)
 
     def _show_served(self, bench: Bench) -> None:
-        served, former = bench.serving.served, bench.serving.former
-        self._show(
-            served_version=served.version if served else None,
-            served_score=served.score if served else None,
-            former_version=former.version if former else None,
-            pinned=bench.serving.pinned,
-        )
+        self._show(**bench.serving.shown(), personal_score=bench.personal.score)
 
     def _learn(self, bench: Bench, model: Model) -> None:
         """Trains and hands in. A result that the disk has no room for is handed in when there is some."""
@@ -342,22 +343,16 @@ class Learner:
         if result is not None:
             self._in_hand = (model, result)
             self._hand_in(bench, model, result)
+            if bench.personal.is_on:
+                self._show(state="learning for itself")
+                bench.train_personal(model, result.num_steps, self)
+                self._settle(bench, model)
 
     def _hand_in(self, bench: Bench, model: Model, result: LocalResult) -> None:
         parcel = bench.hand_in(model, result)
         self._in_hand = None
-        self.runs.add(
-            Run(
-                time.time(),
-                model.version,
-                result.train_loss,
-                result.num_steps,
-                result.seconds,
-                len(parcel.body),
-                parcel.sequence,
-                bench.left_out,
-            )
-        )
+        took = (result.train_loss, result.num_steps, result.seconds, len(parcel.body))
+        self.runs.add(Run(time.time(), model.version, *took, parcel.sequence, bench.left_out))
         self._show(
             loss=result.train_loss,
             steps_per_s=result.num_steps / max(result.seconds, 1e-9),

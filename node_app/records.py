@@ -23,12 +23,18 @@ class Run(msgspec.Struct, frozen=True):
 
 
 class Adoption(msgspec.Struct, frozen=True):
-    """A released model that was evaluated here, and which one is served since."""
+    """A released model that was evaluated here, and which one is served since: a released or a personal one."""
 
     at: float
     version: int
     score: float | None
     served_version: int | None
+    served_personal: bool = False
+
+    @property
+    def is_served(self) -> bool:
+        """Whether it was taken."""
+        return self.served_version == self.version and not self.served_personal
 
 
 class Waiting(msgspec.Struct, frozen=True):

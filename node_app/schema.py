@@ -11,7 +11,8 @@ CREATE TABLE IF NOT EXISTS bundle (
     tried TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 -- Parameters by purpose: `global` is the newest version, `served` the one predictions are made with, whole: shared
--- and then local values. `local/DIGEST` is what this gateway alone trains of a task, and never sends.
+-- and then local values. `local/DIGEST` is what this gateway alone trains of a task, and never sends, and `personal`
+-- the whole model that is its own. The column says whether what is served is one of those.
 CREATE TABLE IF NOT EXISTS vector (
     purpose TEXT PRIMARY KEY,
     task TEXT NOT NULL,
@@ -20,6 +21,7 @@ CREATE TABLE IF NOT EXISTS vector (
     data BLOB NOT NULL,
     digest TEXT NOT NULL,
     normalisation BLOB NOT NULL,
+    personal INTEGER NOT NULL,
     written INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 -- What of a run was trained and has not been sent: what the codec left out of the updates so far, and whole updates

@@ -33,6 +33,18 @@ class Serving:
             if taken is not self.served:
                 self.former, self.served = self.served, taken
 
+    def shown(self) -> dict[str, object]:
+        """What Progress has of it."""
+        with self._lock:
+            served, former = self.served, self.former
+            return {
+                "served_version": served.version if served else None,
+                "served_score": served.score if served else None,
+                "served_personal": served is not None and served.personal,
+                "former_version": former.version if former else None,
+                "pinned": self.pinned,
+            }
+
     def judged_anew(self, score: float | None) -> None:
         """The data has changed, and with it the score of what is served."""
         with self._lock:
@@ -53,7 +65,7 @@ class Serving:
         with self._lock:
             served = self._present()
             self.pinned = True
-            return f"version {served.version} is served until it is unpinned"
+            return f"{served.name} is served until it is unpinned"
 
     def unpin(self) -> str:
         """Serves the better one again, from the next version on."""
@@ -70,9 +82,9 @@ class Serving:
         with self._lock:
             served = self._present()
             if self.former is None:
-                raise ControlError(f"nothing was served here before version {served.version}", "pin it, or wait")
+                raise ControlError(f"nothing was served here before {served.name}", "pin it, or wait")
             self.served, self.former, self.pinned = self.former, served, True
-            return f"version {self.served.version} is served again, until it is unpinned"
+            return f"{self.served.name} is served again, until it is unpinned"
 
     def _present(self) -> Served:
         if self.served is None:

@@ -18,6 +18,7 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
         detail: what to do, where something needs doing.
         newest_version: newest version heard of; `version` is the one held.
         former_version: what was served before; None where nothing was. `pinned`: the served one stays whatever comes.
+        personal_score: of the gateway's own model; None where it has none. `served_personal`: such a one is served.
         runtime: `onnx` or `torch`, empty before it is needed; `device` is where it computes.
         runtime_reason: why this one was taken.
         broker: its URL.
@@ -59,6 +60,8 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     metric: str
     global_score: float | None
     served_score: float | None
+    served_personal: bool
+    personal_score: float | None
     loss: float | None
     step: int
     steps: int

@@ -24,7 +24,7 @@ from node_app.schema import TABLES
 
 log = logging.getLogger(__name__)
 HISTORY_KEPT = 1000
-VECTORS_KEPT = 6
+VECTORS_KEPT = 7
 """Enough for what the present task needs, and for what a few former ones left here."""
 
 
@@ -58,13 +58,17 @@ class Unsent(msgspec.Struct, frozen=True):
 
 
 class StoredVector(msgspec.Struct, frozen=True):
-    """Parameters with the task, run and version they belong to, and the normalisation of their inputs."""
+    """Parameters with the task, run and version they belong to, and the normalisation of their inputs.
+
+    `personal` are those that this gateway alone has trained.
+    """
 
     task: str
     run: str
     version: int
     values: Vector
     normalisation: Normalisation | None
+    personal: bool = False
 
 
 class Totals(msgspec.Struct, frozen=True):
@@ -136,14 +140,14 @@ class Store:
 
     def put_vector(self, purpose: str, vector: StoredVector) -> None:
         """Keeps parameters under a purpose; of very many purposes the oldest are forgotten."""
-        normalisation = msgspec.msgpack.encode(vector.normalisation)
         values = vector.values
-        row = (purpose, vector.task, vector.run, vector.version, to_bytes(values), digest(values), normalisation)
+        row = (purpose, vector.task, vector.run, vector.version, to_bytes(values), digest(values))
+        rest = (msgspec.msgpack.encode(vector.normalisation), vector.personal)
         newest = "SELECT purpose FROM vector ORDER BY written DESC LIMIT ?"
 
         def work(db: sqlite3.Connection) -> None:
             (written,) = db.execute("SELECT coalesce(max(written), 0) + 1 FROM vector").fetchone()
-            db.execute("INSERT OR REPLACE INTO vector VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (*row, written))
+            db.execute("INSERT OR REPLACE INTO vector VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, *rest, written))
             db.execute(f"DELETE FROM vector WHERE purpose NOT IN ({newest})", (VECTORS_KEPT,))  # noqa: S608 - a constant
 
         self._transact(work)
@@ -154,18 +158,19 @@ class Store:
         Raises:
             StoreDamagedError: when they are not what was put in.
         """
-        query = "SELECT task, run, version, data, normalisation, digest FROM vector WHERE purpose = ? AND task = ?"
-        row = self._transact(lambda db: db.execute(query, (purpose, task)).fetchone())
-        if row is None:
+        query = "SELECT * FROM vector WHERE purpose = ? AND task = ?"
+        found = self._transact(lambda db: db.execute(query, (purpose, task)).fetchone())
+        if found is None:
             return None
+        _, _, run, version, data, expected, packed, personal, _ = found
         try:
-            normalisation = msgspec.msgpack.decode(row[4], type=Normalisation | None)
-            values = from_bytes(row[3])
+            normalisation = msgspec.msgpack.decode(packed, type=Normalisation | None)
+            values = from_bytes(data)
         except (ValueError, msgspec.DecodeError) as error:
             raise self._database.damaged(f"the parameters kept as {purpose}: {error}") from None
-        if digest(values) != row[5]:
+        if digest(values) != expected:
             raise self._database.damaged(f"the parameters kept as {purpose} do not have their digest")
-        return StoredVector(row[0], row[1], row[2], values, normalisation)
+        return StoredVector(task, run, version, values, normalisation, bool(personal))
 
     def put_pinned(self, run: str, *, pinned: bool) -> None:
         """Notes whether the served model of a run stays whatever comes."""

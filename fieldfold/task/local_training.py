@@ -65,16 +65,25 @@ def run_seed(node: str, seed: int, version: int, attempt: int) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest(), "little") & 0x7FFFFFFF
 
 
-def train_locally(  # noqa: PLR0913, PLR0917 -- a run is these six
-    runtime: Runtime, start: Vector, local: Vector, windows: Windows, plan: Plan, gate: Gate
+def train_locally(  # noqa: PLR0913, PLR0917 -- a run is these
+    runtime: Runtime,
+    start: Vector,
+    local: Vector,
+    windows: Windows,
+    plan: Plan,
+    gate: Gate,
+    *,
+    anchor: Vector | None = None,
 ) -> LocalResult | None:
     """Runs the plan from the shared values `start` and the node's own; None when the gate did not let it finish.
+
+    `anchor` is what the plan's proximal term pulls towards; left out, the start.
 
     Raises:
         DataError: when there are fewer windows than a batch, or the loss or the parameters stop being finite.
     """
     begun_at = time.monotonic()
-    runtime.begin(start, local=local, keep_optimizer=plan.keep_optimizer)
+    runtime.begin(start, local=local, anchor=anchor, keep_optimizer=plan.keep_optimizer)
     noise_rng = np.random.default_rng()  # not from the seed: whoever can foresee the noise can take it off again
     batches = windows.batches(plan.batch_size, np.random.default_rng(plan.seed))
     losses = 0.0

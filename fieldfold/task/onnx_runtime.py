@@ -19,7 +19,7 @@ from fieldfold.task.onnx_session import GraphSession, check_providers, failures_
 from fieldfold.task.runtime import Batch, Evaluation
 from fieldfold.task.self_check import read_batch, run_self_check
 from fieldfold.task.signature import Port
-from fieldfold.task.state import ModelState, joined, local_part, shared_part
+from fieldfold.task.state import ModelState, anchored, joined, local_part, shared_part
 
 
 class OnnxRuntime:
@@ -56,8 +56,15 @@ class OnnxRuntime:
         self._evaluate: GraphSession | None = None
         self._predict: GraphSession | None = None
 
-    def begin(self, parameters: Vector, *, local: Vector | None = None, keep_optimizer: bool = False) -> None:
-        """Starts a local run from the global `parameters` (float32, layout.num_params), also the proximal anchor.
+    def begin(
+        self,
+        parameters: Vector,
+        *,
+        local: Vector | None = None,
+        anchor: Vector | None = None,
+        keep_optimizer: bool = False,
+    ) -> None:
+        """Starts a local run from `parameters` (float32, layout.num_params), pulled towards `anchor`, else the same.
 
         Raises:
             BundleError: when the train graph cannot be loaded or is not what the manifest says.
@@ -66,7 +73,8 @@ class OnnxRuntime:
         if self._training is None:
             session = self._open("train.onnx", signature.train_ports(self._manifest))
             self._training = _Training(self._manifest, session, self._frozen)
-        self._training.begin(self._state(parameters, local), keep_optimizer=keep_optimizer)
+        pulled_to = None if anchor is None else anchored(self._manifest, anchor)
+        self._training.begin(self._state(parameters, local), pulled_to, keep_optimizer=keep_optimizer)
         self._start = parameters
 
     def step(  # noqa: PLR0913 -- all that a step is told
@@ -203,13 +211,13 @@ class _Training:
         self._now = 0
         self._bindings = [self._bind(self._sides[0], self._sides[1]), self._bind(self._sides[1], self._sides[0])]
 
-    def begin(self, state: ModelState, *, keep_optimizer: bool) -> None:
+    def begin(self, state: ModelState, pulled_to: Vector | None, *, keep_optimizer: bool) -> None:
         arrays = self._sides[self._now].arrays
         for name, values in zip((signature.PARAMETERS, signature.BUFFERS), state, strict=True):
             if values.size:
                 arrays[name][:] = values
         anchor = self._kept[signature.ANCHOR]
-        anchor[:] = state.parameters[: anchor.size]
+        anchor[:] = state.parameters[: anchor.size] if pulled_to is None else pulled_to
         if not keep_optimizer:
             self.forget_optimizer()
 

@@ -36,9 +36,17 @@ class Runtime(Protocol):
     device: str
     reason: str
 
-    def begin(self, parameters: Vector, *, local: Vector | None = None, keep_optimizer: bool = False) -> None:
-        """Starts a local run from the global `parameters` (float32, layout.num_params), also the proximal anchor.
+    def begin(
+        self,
+        parameters: Vector,
+        *,
+        local: Vector | None = None,
+        anchor: Vector | None = None,
+        keep_optimizer: bool = False,
+    ) -> None:
+        """Starts a local run from `parameters` (float32, layout.num_params).
 
+        `anchor`, of the same length, is what the proximal term pulls towards; left out, it is where the run starts.
         `local` are the gateway's own values (float32, local.num_params); here and below, the bundle's first ones
         where it is left out.
         """

@@ -23,14 +23,23 @@ def joined(manifest: Manifest, shared: Vector, local: Vector) -> ModelState:
     Raises:
         ValueError: when a vector has another length than its layout.
     """
-    for vector, layout in ((shared, manifest.layout), (local, manifest.local)):
-        if vector.shape != (layout.num_params,):
-            raise ValueError(f"a vector of shape {vector.shape} does not fit {layout.num_params} parameters")
+    _require(shared, manifest.layout)
+    _require(local, manifest.local)
     parts = [(shared, manifest.layout.num_trained), (local, manifest.local.num_trained)]
     return ModelState(
         np.concatenate([vector[:trained] for vector, trained in parts], dtype=np.float32),
         np.concatenate([vector[trained:] for vector, trained in parts], dtype=np.float32),
     )
+
+
+def anchored(manifest: Manifest, shared: Vector) -> Vector:
+    """What the proximal term pulls towards: a copy of the trained elements of a travelling vector.
+
+    Raises:
+        ValueError: when it has another length than its layout.
+    """
+    _require(shared, manifest.layout)
+    return shared[: manifest.layout.num_trained].astype(np.float32)
 
 
 def shared_part(manifest: Manifest, state: ModelState) -> Vector:
@@ -47,3 +56,8 @@ def local_part(manifest: Manifest, state: ModelState) -> Vector:
     return np.concatenate(
         [state.parameters[layout.num_trained :], state.buffers[layout.num_params - layout.num_trained :]]
     )
+
+
+def _require(vector: Vector, layout: Layout) -> None:
+    if vector.shape != (layout.num_params,):
+        raise ValueError(f"a vector of shape {vector.shape} does not fit {layout.num_params} parameters")

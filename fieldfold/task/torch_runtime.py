@@ -19,7 +19,7 @@ from fieldfold.task.program import GraphName
 from fieldfold.task.runtime import Batch, Evaluation
 from fieldfold.task.self_check import read_batch, run_self_check
 from fieldfold.task.signature import Port
-from fieldfold.task.state import ModelState, joined, local_part, shared_part
+from fieldfold.task.state import ModelState, anchored, joined, local_part, shared_part
 from fieldfold.task.torch_assembly import constant_tensor
 from fieldfold.task.torch_program import TorchProgram, failures_named
 
@@ -64,8 +64,15 @@ class TorchRuntime:
         self._evaluate: TorchProgram | None = None
         self._predict: TorchProgram | None = None
 
-    def begin(self, parameters: Vector, *, local: Vector | None = None, keep_optimizer: bool = False) -> None:
-        """Starts a local run from the global `parameters` (float32, layout.num_params), also the proximal anchor.
+    def begin(
+        self,
+        parameters: Vector,
+        *,
+        local: Vector | None = None,
+        anchor: Vector | None = None,
+        keep_optimizer: bool = False,
+    ) -> None:
+        """Starts a local run from `parameters` (float32, layout.num_params), pulled towards `anchor`, else the same.
 
         Raises:
             BundleError: when the train program is not sound or not what the manifest says.
@@ -74,7 +81,8 @@ class TorchRuntime:
         if self._training is None:
             ready = self._open("train", signature.train_ports(self._manifest))
             self._training = _Training(self._manifest, ready, self._frozen, self._device)
-        self._training.begin(self._state(parameters, local), keep_optimizer=keep_optimizer)
+        pulled_to = None if anchor is None else anchored(self._manifest, anchor)
+        self._training.begin(self._state(parameters, local), pulled_to, keep_optimizer=keep_optimizer)
 
     def step(  # noqa: PLR0913 -- all that a step is told
         self,
@@ -204,10 +212,11 @@ class _Training:
         self._state: dict[str, Tensor] = {}
         self.forget_optimizer()
 
-    def begin(self, state: ModelState, *, keep_optimizer: bool) -> None:
+    def begin(self, state: ModelState, pulled_to: Vector | None, *, keep_optimizer: bool) -> None:
         self._start = _model_tensors(state, self._device)
         self._state |= self._start
-        self._kept[signature.ANCHOR] = self._start[signature.PARAMETERS][: self._num_shared]
+        start = self._start[signature.PARAMETERS][: self._num_shared]
+        self._kept[signature.ANCHOR] = start if pulled_to is None else _to_device(pulled_to, self._device)
         if not keep_optimizer:
             self.forget_optimizer()
 

@@ -8,7 +8,7 @@ from fieldfold.cli.figures import duration
 from fieldfold.terminal import needs
 from fieldfold.terminal.needs import Alert
 from fieldfold.terminal.words import Words, foreign
-from node_app.tui.snapshot import Snapshot
+from node_app.tui.snapshot import Snapshot, served_words
 
 DROPPED_SHARE = 0.01
 FEW_VALIDATION_WINDOWS = 20
@@ -90,12 +90,11 @@ def _of_the_model(snapshot: Snapshot) -> Iterator[Alert]:
         return
     if (behind := status.newest_version - status.version) >= FAR_BEHIND:
         yield Alert(f"{behind} versions behind, and catching up", "n")
+    served = served_words(status.served_version, personal=status.served_personal)
     if status.pinned:
-        yield Alert(
-            f"v{status.served_version} is pinned: no newer version is served, until i on Model unpins it", "m"
-        )
+        yield Alert(f"{served} is pinned: no newer version is served, until i on Model unpins it", "m")
     elif status.served_version is not None and status.served_version <= status.version - FAR_BEHIND:
         yield Alert(
-            f"v{status.served_version} is still served: on the data here it scores better than every version since",
+            f"{served} is still served: on the data here it scores better than every version since",
             "m",
         )

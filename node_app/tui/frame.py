@@ -42,7 +42,13 @@ def state_words(snapshot: Snapshot) -> Piece:
     if snapshot.status is None:
         return ("ATTACHING", "dim")
     state = snapshot.status.state
-    roles: dict[str, Role] = {"learning": "good", "following": "good", "paused": "warn", "needs attention": "bad"}
+    roles: dict[str, Role] = {
+        "learning": "good",
+        "learning for itself": "good",
+        "following": "good",
+        "paused": "warn",
+        "needs attention": "bad",
+    }
     return (foreign(state).upper(), roles.get(state, "strong"))
 
 

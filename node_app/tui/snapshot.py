@@ -26,3 +26,8 @@ class Snapshot(Picture, frozen=True, kw_only=True):
     log: tuple[Entry, ...] = ()
     drift: tuple[Drift, ...] = ()
     sample: tuple[Sample, ...] = ()
+
+
+def served_words(version: int | None, *, personal: bool) -> str:
+    """The model that is served: a version, or this gateway's own that was pulled towards it."""
+    return "none" if version is None else f"v{version} personal" if personal else f"v{version}"

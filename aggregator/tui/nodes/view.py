@@ -33,7 +33,7 @@ WIDTHS: Final[dict[Order, int]] = {
 """Of the figures, in the order in which they stand."""
 GIVEN_UP: Final[tuple[Order, ...]] = ("moves", "accepted", "stale", "sent", "seen")
 """What a narrow terminal does without, the first first; never what the nodes are sorted by."""
-_SHORT: Final = {"needs attention": "attention!", "reading data": "reading"}
+_SHORT: Final = {"needs attention": "attention!", "reading data": "reading", "learning for itself": "learning"}
 _ROLES: Final[dict[str, Role]] = {"learning": "good", "following": "good", "attention!": "bad", "excluded": "warn"}
 
 

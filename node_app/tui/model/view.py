@@ -9,7 +9,7 @@ from fieldfold.cli.figures import number
 from fieldfold.terminal.glyphs import curve
 from fieldfold.terminal.words import Line, Piece, Words, columns, counted, foreign, line
 from node_app.tui.frame import version_words
-from node_app.tui.snapshot import Snapshot
+from node_app.tui.snapshot import Snapshot, served_words
 
 _WIDTHS = (8, 9, -10)
 """Version, time, score."""
@@ -22,12 +22,14 @@ def versions(snapshot: Snapshot, width: int, height: int) -> Words:  # noqa: ARG
         return ()
     if not status.task:
         return (line(("no task yet", "dim")),)
-    served = "none" if status.served_version is None else f"v{status.served_version}"
+    served = served_words(status.served_version, personal=status.served_personal)
+    own = status.personal_score
     pinned: Piece = ("   pinned", "warn") if status.pinned else ("", "")
     return (
         line(("task ", "dim"), (foreign(status.task), "strong"), f"  {status.task_digest[:12]}"),
         line(("here ", "dim"), version_words(status), (f"   {number(status.global_score)}", "strong")),
         line(("served ", "dim"), served, (f"   {number(status.served_score)}", "strong"), pinned),
+        *([line(("personal ", "dim"), (number(own), "strong"))] if own is not None else []),
         line((f"{foreign(status.metric)} on this gateway's validation data", "dim")),
     )
 
@@ -51,8 +53,8 @@ def adoptions(snapshot: Snapshot, width: int) -> Sequence[Line]:  # noqa: ARG001
     rows = []
     for each in reversed(snapshot.adoptions):
         came = time.strftime("%H:%M:%S", time.localtime(each.at))
-        adopted = each.served_version == each.version
-        words = "adopted" if adopted else f"refused: v{each.served_version} is better here"
+        better = served_words(each.served_version, personal=each.served_personal)
+        words = "adopted" if each.is_served else f"refused: {better} is better here"
         row = columns((f"v{each.version}", came, number(each.score)), _WIDTHS)
-        rows.append(line(row, "  ", (words, "good" if adopted else "")))
+        rows.append(line(row, "  ", (words, "good" if each.is_served else "")))
     return rows

@@ -9,7 +9,7 @@ from fieldfold.cli.figures import duration, number, size
 from fieldfold.terminal.glyphs import curve
 from fieldfold.terminal.words import Line, Words, counted, foreign, line, wrapped
 from node_app.status import NodeStatus
-from node_app.tui.snapshot import Snapshot
+from node_app.tui.snapshot import Snapshot, served_words
 
 CURVE_COLUMNS = 18
 RUNTIMES: Final = {"onnx": "ONNX Runtime", "torch": "PyTorch"}
@@ -23,19 +23,22 @@ def model(snapshot: Snapshot, width: int, height: int) -> Words:  # noqa: ARG001
     if not status.task:
         return (line("no task yet: somebody publishes one with"), line("  fieldfold task publish X.bundle"))
     scores = curve([each.score for each in snapshot.adoptions], min(CURVE_COLUMNS, width - 18), 1, snapshot.glyphs)[0]
-    newest, held, served = (
+    newest, held = (
         "none" if version is None else f"v{version}"
-        for version in (status.newest_version or status.version, status.version, status.served_version)
+        for version in (status.newest_version or status.version, status.version)
     )
+    served = served_words(status.served_version, personal=status.served_personal)
     lines = [
         line(f"global {newest}   here ", (held, "strong")),
         line(f"{foreign(status.metric)} on own validation data"),
         line("  global   ", (number(status.global_score).ljust(7), "strong"), f" {scores}"),
         line("  served   ", (number(status.served_score).ljust(7), "strong"), f" {served}"),
     ]
+    if status.personal_score is not None:
+        lines.append(line("  personal ", (number(status.personal_score), "strong")))
     if snapshot.adoptions:
         last = snapshot.adoptions[-1]
-        word = "adopted" if last.served_version == last.version else "refused"
+        word = "adopted" if last.is_served else "refused"
         lines.append(line(f"v{last.version} {word} here {_ago(snapshot.now - last.at)}"))
     return (*lines, line((foreign(status.task), "dim")))
 

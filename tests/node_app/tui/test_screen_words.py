@@ -128,6 +128,18 @@ def test_a_version_that_is_not_served_says_which_is_better() -> None:
     ]
 
 
+def test_a_model_of_the_gateways_own_is_named_and_has_its_score() -> None:
+    own = seen(served_personal=True, served_score=13.2, personal_score=13.2)
+    assert "served   13.2    v411 personal" in lines_of(overview.model(own, 38, 7))
+    assert "personal 13.2" in lines_of(overview.model(own, 38, 7))
+    assert "personal 13.2" in lines_of(model.versions(own, 38, 7))
+    assert "personal" not in lines_of(model.versions(seen(), 38, 7))
+    better = msgspec.structs.replace(own, adoptions=(Adoption(AT, 411, 14.0, 411, served_personal=True),))
+    assert text(model.adoptions(better, 78)[0]).endswith("refused: v411 personal is better here")
+    (alert,) = alerts(seen(served_personal=True, pinned=True))
+    assert alert.words.startswith("v411 personal is pinned")
+
+
 def test_the_data_says_what_was_dropped_and_why() -> None:
     said = lines_of(data.sources(seen(), 60, 9))
     assert "575 rows in 3 series, 1 file" in said
