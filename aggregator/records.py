@@ -69,6 +69,20 @@ class ProofView(msgspec.Struct, frozen=True):
     said: str = ""
 
 
+class ClassScore(msgspec.Struct, frozen=True):
+    """How good the model is on one class of the task, as the nodes tell; see `fairness.py`.
+
+    Attributes:
+        score: None where no node holds an example.
+        num_examples, num_nodes: on which, of which.
+    """
+
+    name: str
+    score: float | None
+    num_examples: int
+    num_nodes: int
+
+
 class NodeView(msgspec.Struct, frozen=True):
     """What the aggregator knows of one node.
 
@@ -106,6 +120,8 @@ class AggregatorStatus(msgspec.Struct, frozen=True):
         better: `lower` or `higher`: which score is; empty before there is a task.
         score_median, score_worst_decile: over the nodes' own scores, of those that told one; the second is the
             mean of the worst tenth of them, at least one.
+        classes: how the classes of the task fare, in its order; empty where there are none, or nobody has told.
+        worst_class: the one that fares worst; None where fewer than two are known.
         evaluation_trouble: why there are no scores, where some are wanted.
         staleness_median, staleness_max: over the newest accepted updates.
         reasons: rejected and deferred updates since the start of the program, by the receipt's code.
@@ -128,6 +144,8 @@ class AggregatorStatus(msgspec.Struct, frozen=True):
     score_version: int | None
     score_median: float | None
     score_worst_decile: float | None
+    classes: tuple[ClassScore, ...]
+    worst_class: str | None
     evaluation_trouble: str
     metric: str
     better: str

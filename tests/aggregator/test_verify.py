@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from aggregator.verify.update import Accepted, Expectation, Rejected, VerifyConfig, verify
 from tests.aggregator.tiny import NUM_PARAMS, OTHER_RUN, RUN, lossless_payload, payload, update
 
-EXPECTED = Expectation(run=bytes.fromhex(RUN), num_params=NUM_PARAMS, version=7)
+EXPECTED = Expectation(run=bytes.fromhex(RUN), num_params=NUM_PARAMS, num_classes=2, version=7)
 LIMITS = VerifyConfig(max_staleness=5, max_num_examples=1000, max_norm=10.0)
 
 
