@@ -21,6 +21,7 @@ from fieldfold.control.protocol import running_socket
 from fieldfold.service import end_on_signals
 from fieldfold.terminal import opening
 from fieldfold.terminal.glyphs import Glyphs
+from fieldfold.terminal.words import counted
 
 if TYPE_CHECKING:
     from aggregator.tui.app import FleetApp
@@ -107,7 +108,7 @@ def _classes(status: dict[str, Any]) -> list[str]:
     worst = plain(status["worst_class"]) if status["worst_class"] is not None else "-"
     shown = [f"classes     {status['metric']}, worst for {worst}"]
     for each in status["classes"]:
-        on = f"on {each['num_examples']:,} examples of {each['num_nodes']:,} nodes"
+        on = f"on {counted(each['num_examples'], 'example')} of {counted(each['num_nodes'], 'node')}"
         shown.append(f"  {plain(each['name']):<20} {number(each['score']):>8} {on}")
     return shown
 

@@ -13,8 +13,6 @@ from aggregator.records import ClassScore
 
 HEARD_WITHIN_S, HEARD_WITHIN_PACES = 3600.0, 10.0
 """A report counts for an hour, or for ten times what passes between two updates of its node, whichever is longer."""
-FARTHEST = 10.0
-"""A score counts as at most so many times what is usual, either way; only a lie is larger."""
 
 Table: TypeAlias = NDArray[np.float64]
 """`(classes, 2)`: score and number of examples."""
@@ -50,12 +48,11 @@ def by_class(names: Sequence[str], tables: Sequence[Table]) -> tuple[ClassScore,
     """The score of each class over the nodes that hold examples of it; nothing where nobody reports.
 
     It is the mean of their scores, weighted by their examples; but no node weighs more than the median one of those
-    that hold the class (the lower of two), since how many it holds is its own word.
+    that hold the class (the lower of two), since how many it holds is its own word: none of n has more than 2/n.
     """
     if not tables:
         return ()
     scores, counts = np.moveaxis(np.stack(tables), 2, 0)
-    scores = _within_reason(scores, counts)
     return tuple(_of_class(name, scores[:, place], counts[:, place]) for place, name in enumerate(names))
 
 
@@ -67,19 +64,10 @@ def worst(scores: Sequence[ClassScore], better: Literal["lower", "higher"]) -> s
     return (max if better == "lower" else min)(known, key=lambda pair: pair[0])[1]
 
 
-def _within_reason(scores: Table, counts: Table) -> Table:
-    """Clipped to FARTHEST times the median of the nodes' largest magnitudes, of those that tell any but 0."""
-    largest = np.where(counts > 0, np.abs(scores), 0.0).max(axis=1)
-    if not largest.any():
-        return scores
-    limit = FARTHEST * statistics.median_low(largest[largest > 0].tolist())
-    return scores.clip(-limit, limit)
-
-
 def _of_class(name: str, scores: Table, counts: Table) -> ClassScore:
     holds = counts > 0
     if not holds.any():
         return ClassScore(name, None, 0, 0)
     mine = counts[holds]
     weights = np.minimum(mine, statistics.median_low(mine.tolist()))
-    return ClassScore(name, float(np.average(scores[holds], weights=weights)), int(mine.sum()), len(mine))
+    return ClassScore(name, float(scores[holds] @ (weights / weights.sum())), int(mine.sum()), len(mine))

@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from fieldfold.wire.messages import NodePresence
+from fieldfold.wire.messages import ClassScores, NodePresence
 
 
 class Released(msgspec.Struct, frozen=True):
@@ -29,7 +29,11 @@ class Released(msgspec.Struct, frozen=True):
 
 
 class Taken(msgspec.Struct, frozen=True):
-    """A whole update and what was decided on it; `place` is that in the log, `at` seconds since 1970."""
+    """A whole update and what was decided on it; `place` is that in the log, `at` seconds since 1970.
+
+    Attributes:
+        score, class_scores: of its base version on the node's own validation data, as in the ledger.
+    """
 
     place: int
     at: float
@@ -43,6 +47,8 @@ class Taken(msgspec.Struct, frozen=True):
     accepted: bool
     code: str
     reason: str
+    score: float | None = None
+    class_scores: ClassScores = ()
 
 
 class BackupView(msgspec.Struct, frozen=True):

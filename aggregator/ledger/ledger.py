@@ -210,7 +210,7 @@ class Ledger(Operations):
 
     _TAKEN = (
         "SELECT id, received_at, node, sequence, base_version, staleness, norm, num_examples, size_bytes, accepted,"
-        " code, reason FROM contribution "
+        " code, reason, score, class_scores FROM contribution "
     )
 
     def taken_lately(self, limit: int) -> list[Taken]:
@@ -303,9 +303,12 @@ class Ledger(Operations):
 
 
 def _decision(row: tuple[Any, ...]) -> Decision:
-    told = msgspec.msgpack.decode(row[15], type=ClassScores) if row[15] else ()
-    return msgspec.structs.replace(Decision(*row), accepted=bool(row[6]), class_scores=told)
+    return msgspec.structs.replace(Decision(*row), accepted=bool(row[6]), class_scores=_told(row[15]))
 
 
 def _taken(rows: list[tuple[Any, ...]]) -> list[Taken]:
-    return [msgspec.structs.replace(Taken(*row), accepted=bool(row[9])) for row in rows]
+    return [msgspec.structs.replace(Taken(*row), accepted=bool(row[9]), class_scores=_told(row[13])) for row in rows]
+
+
+def _told(class_scores: bytes | None) -> ClassScores:
+    return msgspec.msgpack.decode(class_scores, type=ClassScores) if class_scores is not None else ()
