@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -52,8 +51,8 @@ def by_class(names: Sequence[str], tables: Sequence[Table]) -> tuple[ClassScore,
     """
     if not tables:
         return ()
-    scores, counts = np.moveaxis(np.stack(tables), 2, 0)
-    return tuple(_of_class(name, scores[:, place], counts[:, place]) for place, name in enumerate(names))
+    told = np.stack(tables, axis=-1)
+    return tuple(_of_class(name, scores, counts) for name, (scores, counts) in zip(names, told, strict=True))
 
 
 def worst(scores: Sequence[ClassScore], better: Literal["lower", "higher"]) -> str | None:
@@ -64,10 +63,11 @@ def worst(scores: Sequence[ClassScore], better: Literal["lower", "higher"]) -> s
     return (max if better == "lower" else min)(known, key=lambda pair: pair[0])[1]
 
 
-def _of_class(name: str, scores: Table, counts: Table) -> ClassScore:
+def _of_class(name: str, scores: NDArray[np.float64], counts: NDArray[np.float64]) -> ClassScore:
     holds = counts > 0
     if not holds.any():
         return ClassScore(name, None, 0, 0)
     mine = counts[holds]
-    weights = np.minimum(mine, statistics.median_low(mine.tolist()))
+    middle = (len(mine) - 1) // 2
+    weights = np.minimum(mine, np.partition(mine, middle)[middle])
     return ClassScore(name, float(scores[holds] @ (weights / weights.sum())), int(mine.sum()), len(mine))
