@@ -6,7 +6,7 @@ import collections
 import math
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -162,9 +162,9 @@ class Tally:
             return None
         return Spread(statistics.median(worst_first), statistics.fmean(worst_first[: -(-len(worst_first) // 10)]))
 
-    def classes(self, bundle: Bundle) -> tuple[ClassScore, ...]:
-        """How good the model is on each class of the task, as the nodes heard lately tell."""
-        reports = [node.report for node in list(self.nodes.values()) if node.report is not None]
+    def classes(self, bundle: Bundle, excluded: Collection[str]) -> tuple[ClassScore, ...]:
+        """How good the model is on each class of the task, as the nodes heard lately tell that are not excluded."""
+        reports = [node.report for name, node in list(self.nodes.items()) if node.report and name not in excluded]
         return by_class(bundle.manifest.data.scored_classes, heard(reports, bundle.digest, time.monotonic()))
 
     def staleness_median(self) -> float:
@@ -197,7 +197,7 @@ def describe(  # noqa: PLR0913 - the picture has as many sources
     bundle, model = federation.bundle, federation.model
     score_version, score = federation.score or (None, None)
     spread = tally.scores(bundle.manifest.metrics[0].better) if bundle else None
-    classes = tally.classes(bundle) if bundle else ()
+    classes = tally.classes(bundle, excluded) if bundle else ()
     return AggregatorStatus(
         state=state,
         detail=detail,

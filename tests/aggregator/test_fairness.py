@@ -125,10 +125,11 @@ def test_the_newest_word_of_a_node_counts_and_none_when_it_tells_none() -> None:
     def tells(sequence: int, *scores: tuple[float, int]) -> tuple[ClassScore, ...]:
         told = Decision(sorting().digest, "press-1", sequence, "", 0, 1, accepted=True, size_bytes=1)
         tally.decided(msgspec.structs.replace(told, class_scores=scores))
-        return tally.classes(sorting())
+        return tally.classes(sorting(), ())
 
     assert [each.score for each in tells(1, (0.5, 1), (0.25, 2))] == [0.5, 0.25]
     assert [each.score for each in tells(2, (0.75, 1), (0.5, 2))] == [0.75, 0.5]
+    assert tally.classes(sorting(), {"press-1"}) == ()
     assert tells(3) == ()
 
 
