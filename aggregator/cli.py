@@ -21,6 +21,7 @@ from fieldfold.control.protocol import running_socket
 from fieldfold.service import end_on_signals
 from fieldfold.terminal import opening
 from fieldfold.terminal.glyphs import Glyphs
+from fieldfold.terminal.words import counted
 
 if TYPE_CHECKING:
     from aggregator.tui.app import FleetApp
@@ -100,6 +101,18 @@ def _gateways(status: dict[str, Any]) -> list[str]:
     return [f"gateways    {status['metric']} median {median}, worst tenth {worst}, each on its own data"]
 
 
+def _classes(status: dict[str, Any]) -> list[str]:
+    """Who gains by it."""
+    if not status["classes"]:
+        return []
+    worst = plain(status["worst_class"]) if status["worst_class"] is not None else "-"
+    shown = [f"classes     {status['metric']}, worst for {worst}"]
+    for each in status["classes"]:
+        on = f"on {counted(each['num_examples'], 'example')} of {counted(each['num_nodes'], 'node')}"
+        shown.append(f"  {plain(each['name']):<20} {number(each['score']):>8} {on}")
+    return shown
+
+
 def lines(status: dict[str, Any]) -> list[str]:
     """The status for people, one fact a line."""
     score = "-" if status["score"] is None else f"{number(status['score'])} at version {status['score_version']}"
@@ -114,6 +127,7 @@ def lines(status: dict[str, Any]) -> list[str]:
         f"version     {'-' if status['version'] is None else status['version']}",
         f"held-out    {status['metric']} {score}",
         *_gateways(status),
+        *_classes(status),
         f"nodes       {status['nodes_online']} of {status['nodes_known']} online",
         f"updates     {status['accepted']} accepted, {status['rejected']} rejected, {status['malformed']} malformed",
         f"staleness   median {status['staleness_median']:.0f}, largest {status['staleness_max']}",

@@ -196,6 +196,7 @@ class Reception:
         expected = Expectation(
             run=bytes.fromhex(model.run),
             num_params=model.num_params,
+            num_classes=len(model.bundle.manifest.data.scored_classes),
             version=model.version,
             max_staleness=model.max_staleness,
             typical_norm=model.typical_norm,
@@ -260,5 +261,6 @@ def _decision(node: str, whole: Whole, verdict: Verdict, model: GlobalModel | No
         staleness=verdict.staleness,
         norm=verdict.norm,
         score=score if num_scored else None,
+        class_scores=update.class_scores,
         body=whole.body,
     )

@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from fieldfold.wire.messages import NodePresence
+from fieldfold.wire.messages import ClassScores, NodePresence
 
 
 class Released(msgspec.Struct, frozen=True):
@@ -29,7 +29,11 @@ class Released(msgspec.Struct, frozen=True):
 
 
 class Taken(msgspec.Struct, frozen=True):
-    """A whole update and what was decided on it; `place` is that in the log, `at` seconds since 1970."""
+    """A whole update and what was decided on it; `place` is that in the log, `at` seconds since 1970.
+
+    Attributes:
+        score, class_scores: of its base version on the node's own validation data, as in the ledger.
+    """
 
     place: int
     at: float
@@ -43,6 +47,8 @@ class Taken(msgspec.Struct, frozen=True):
     accepted: bool
     code: str
     reason: str
+    score: float | None = None
+    class_scores: ClassScores = ()
 
 
 class BackupView(msgspec.Struct, frozen=True):
@@ -67,6 +73,20 @@ class ProofView(msgspec.Struct, frozen=True):
     done: int = 0
     total: int = 0
     said: str = ""
+
+
+class ClassScore(msgspec.Struct, frozen=True):
+    """How good the model is on one class of the task, as the nodes tell; see `fairness.py`.
+
+    Attributes:
+        score: None where no node holds an example.
+        num_examples, num_nodes: on which, of which.
+    """
+
+    name: str
+    score: float | None
+    num_examples: int
+    num_nodes: int
 
 
 class NodeView(msgspec.Struct, frozen=True):
@@ -106,6 +126,8 @@ class AggregatorStatus(msgspec.Struct, frozen=True):
         better: `lower` or `higher`: which score is; empty before there is a task.
         score_median, score_worst_decile: over the nodes' own scores, of those that told one; the second is the
             mean of the worst tenth of them, at least one.
+        classes: how the classes of the task fare, in its order; empty where there are none, or nobody has told.
+        worst_class: the one that fares worst; None where fewer than two are known.
         evaluation_trouble: why there are no scores, where some are wanted.
         staleness_median, staleness_max: over the newest accepted updates.
         reasons: rejected and deferred updates since the start of the program, by the receipt's code.
@@ -128,6 +150,8 @@ class AggregatorStatus(msgspec.Struct, frozen=True):
     score_version: int | None
     score_median: float | None
     score_worst_decile: float | None
+    classes: tuple[ClassScore, ...]
+    worst_class: str | None
     evaluation_trouble: str
     metric: str
     better: str

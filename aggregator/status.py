@@ -6,13 +6,17 @@ import collections
 import math
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal, NamedTuple
 
+import numpy as np
+
 import fieldfold
+from aggregator.fairness import Report, by_class, heard, worst
 from aggregator.federation import Federation
 from aggregator.ledger.records import Decision
-from aggregator.records import AggregatorStatus, BackupView, NodeView, ProofView
+from aggregator.records import AggregatorStatus, BackupView, ClassScore, NodeView, ProofView
+from fieldfold.task.bundle import Bundle
 from fieldfold.wire.messages import AggregatorPresence, NodePresence
 
 BYTES_PER_PARAMETER = 4
@@ -42,6 +46,7 @@ class NodeTally:
         self.staleness: int | None = None
         self.norm: float | None = None
         self.score: float | None = None
+        self.report: Report | None = None
         self.last_reason = ""
         self.presence: NodePresence | None = None
 
@@ -112,6 +117,8 @@ class Tally:
             mine.accepted += 1
             mine.moved(mine.last_update, decision.staleness, decision.norm, decision.score)
             mine.parameters += decision.num_params
+            told = np.array(decision.class_scores, np.float64)
+            mine.report = Report(decision.task, mine.last_update, mine.pace_s, told) if told.size else None
             mine.last_reason = ""
             self.staleness.append(decision.staleness)
         else:
@@ -155,6 +162,11 @@ class Tally:
             return None
         return Spread(statistics.median(worst_first), statistics.fmean(worst_first[: -(-len(worst_first) // 10)]))
 
+    def classes(self, bundle: Bundle, excluded: Collection[str]) -> tuple[ClassScore, ...]:
+        """How good the model is on each class of the task, as the nodes heard lately tell that are not excluded."""
+        reports = [node.report for name, node in list(self.nodes.items()) if node.report and name not in excluded]
+        return by_class(bundle.manifest.data.scored_classes, heard(reports, bundle.digest, time.monotonic()))
+
     def staleness_median(self) -> float:
         """Median staleness of the newest accepted updates; 0 before the first."""
         return float(statistics.median(tuple(self.staleness))) if self.staleness else 0.0
@@ -185,6 +197,7 @@ def describe(  # noqa: PLR0913 - the picture has as many sources
     bundle, model = federation.bundle, federation.model
     score_version, score = federation.score or (None, None)
     spread = tally.scores(bundle.manifest.metrics[0].better) if bundle else None
+    classes = tally.classes(bundle, excluded) if bundle else ()
     return AggregatorStatus(
         state=state,
         detail=detail,
@@ -199,6 +212,8 @@ def describe(  # noqa: PLR0913 - the picture has as many sources
         score_version=score_version,
         score_median=spread.median if spread else None,
         score_worst_decile=spread.worst_decile if spread else None,
+        classes=classes,
+        worst_class=worst(classes, bundle.manifest.metrics[0].better) if bundle else None,
         evaluation_trouble=evaluation_trouble,
         metric=bundle.manifest.metrics[0].name if bundle else "",
         better=bundle.manifest.metrics[0].better if bundle else "",

@@ -76,6 +76,7 @@ def fill(path: Path, task: str, num_params: int, contributions: int) -> None:
                     trained_norm=length,
                     base_score=(1.0, 100),
                     base_loss=0.5,
+                    class_scores=(),
                     payload=payload,
                 )
             )

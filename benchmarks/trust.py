@@ -103,6 +103,7 @@ def updates_us(folder: Path, parties: Parties, num_params: int, count: int) -> t
                 trained_norm=2.0,
                 base_score=(1.0, 100),
                 base_loss=0.5,
+                class_scores=(),
                 payload=deltas[sequence % UNLIKE],
             )
         )

@@ -281,6 +281,7 @@ class Bench:
             trained_norm=encoded.norm,
             base_score=(score, num_scored),
             base_loss=loss,
+            class_scores=self.found.by_class if self.found is not None and num_scored else (),
             payload=encoded.payload,
         )
         parcel = self._store.add_update(update, encoded)

@@ -11,6 +11,7 @@ import msgspec
 from aggregator.ledger.operations import Operations
 from aggregator.ledger.records import Decision, Origin, TaskRecord
 from aggregator.records import Taken
+from fieldfold.wire.messages import ClassScores
 
 
 class Ledger(Operations):
@@ -136,8 +137,8 @@ class Ledger(Operations):
         """Writes an update with its decision; returns its place in the log."""
         cursor = self._db.execute(
             "INSERT INTO contribution (task, node, sequence, digest, base_version, num_examples, accepted, code,"
-            " reason, hint, staleness, norm, num_params, size_bytes, score, body, received_at)"
-            " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            " reason, hint, staleness, norm, num_params, size_bytes, score, class_scores, body,"
+            " received_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (
                 decision.task,
                 decision.node,
@@ -154,6 +155,7 @@ class Ledger(Operations):
                 decision.num_params,
                 decision.size_bytes,
                 decision.score,
+                msgspec.msgpack.encode(decision.class_scores) if decision.class_scores else None,
                 decision.body,
                 time.time(),
             ),
@@ -164,7 +166,7 @@ class Ledger(Operations):
         """Takes over a task's log from another ledger; behind `start` without that of some nodes. Places stay."""
         for row in source._each("SELECT * FROM contribution WHERE task = ? ORDER BY id", (task,)):
             if row[0] <= start or row[2] not in without:
-                self._db.execute("INSERT INTO contribution VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)", row)
+                self._db.execute("INSERT INTO contribution VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)", row)
 
     def copy_forgotten(self, source: Ledger) -> None:
         """Takes over what is left of the decisions that another ledger does not hold any more."""
@@ -185,7 +187,7 @@ class Ledger(Operations):
 
     _DECISION = (
         "SELECT task, node, sequence, digest, base_version, num_examples, accepted, size_bytes, code, reason, hint,"
-        " staleness, norm, num_params, score, body, id FROM contribution "
+        " staleness, norm, num_params, score, class_scores, body, id FROM contribution "
     )
 
     def decision(self, node: str, sequence: int) -> Decision | None:
@@ -208,7 +210,7 @@ class Ledger(Operations):
 
     _TAKEN = (
         "SELECT id, received_at, node, sequence, base_version, staleness, norm, num_examples, size_bytes, accepted,"
-        " code, reason FROM contribution "
+        " code, reason, score, class_scores FROM contribution "
     )
 
     def taken_lately(self, limit: int) -> list[Taken]:
@@ -301,8 +303,12 @@ class Ledger(Operations):
 
 
 def _decision(row: tuple[Any, ...]) -> Decision:
-    return msgspec.structs.replace(Decision(*row), accepted=bool(row[6]))
+    return msgspec.structs.replace(Decision(*row), accepted=bool(row[6]), class_scores=_told(row[15]))
 
 
 def _taken(rows: list[tuple[Any, ...]]) -> list[Taken]:
-    return [msgspec.structs.replace(Taken(*row), accepted=bool(row[9])) for row in rows]
+    return [msgspec.structs.replace(Taken(*row), accepted=bool(row[9]), class_scores=_told(row[13])) for row in rows]
+
+
+def _told(class_scores: bytes | None) -> ClassScores:
+    return msgspec.msgpack.decode(class_scores, type=ClassScores) if class_scores is not None else ()

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 import msgspec
 
+from fieldfold.wire.messages import ClassScores
+
 
 class TaskRecord(msgspec.Struct, frozen=True):
     """A published bundle."""
@@ -20,6 +22,7 @@ class Decision(msgspec.Struct, frozen=True):
 
     Attributes:
         score: of its base version on the node's own validation data, as the node says; None where it says none.
+        class_scores: the same for each class, with the number of examples; empty likewise.
     """
 
     task: str
@@ -37,6 +40,7 @@ class Decision(msgspec.Struct, frozen=True):
     norm: float = 0.0
     num_params: int = 0
     score: float | None = None
+    class_scores: ClassScores = ()
     body: bytes | None = None
     id: int = 0
 

@@ -57,7 +57,8 @@ CREATE TABLE IF NOT EXISTS chunk (
 ) STRICT;
 
 -- Every whole update, in the order of its decision; `body` is the update as received, kept when accepted, and `score`
--- that of its base version on the node's own validation data, as the node says.
+-- that of its base version on the node's own validation data, as the node says; `class_scores` the same for each
+-- class with the number of examples, as MessagePack, where the task has classes that are scored apart.
 CREATE TABLE IF NOT EXISTS contribution (
     id INTEGER PRIMARY KEY,
     task TEXT NOT NULL,
@@ -75,6 +76,7 @@ CREATE TABLE IF NOT EXISTS contribution (
     num_params INTEGER NOT NULL,
     size_bytes INTEGER NOT NULL,
     score REAL,
+    class_scores BLOB,
     body BLOB,
     received_at REAL NOT NULL,
     UNIQUE (node, sequence)

@@ -55,6 +55,7 @@ class Expectation(msgspec.Struct, frozen=True):
     Attributes:
         run: the present model's run.
         num_params: length of the parameter vector.
+        num_classes: how many classes of the task are scored apart.
         version: the newest model version.
         max_staleness: the method's own limit, where it has one.
         typical_norm: median norm of the recent deltas; None before the first.
@@ -62,6 +63,7 @@ class Expectation(msgspec.Struct, frozen=True):
 
     run: bytes
     num_params: int
+    num_classes: int
     version: int
     max_staleness: int | None = None
     typical_norm: float | None = None
@@ -92,7 +94,7 @@ def _check_claims(update: ClientUpdate, sender: str, expected: Expectation, limi
         )
     if update.num_steps < 1:
         return Rejected("num_steps is 0: nothing was trained")
-    return _check_numbers(update)
+    return _check_numbers(update) or _check_classes(update, expected.num_classes)
 
 
 def _check_numbers(update: ClientUpdate) -> Rejected | None:
@@ -101,6 +103,15 @@ def _check_numbers(update: ClientUpdate) -> Rejected | None:
         return Rejected(f"{what} is not finite", "look at the node's data and learning rate")
     if not (math.isfinite(update.trained_norm) and update.trained_norm >= 0):
         return Rejected(f"trained_norm is {update.trained_norm}, which is no delta's")
+    return None
+
+
+def _check_classes(update: ClientUpdate, num_classes: int) -> Rejected | None:
+    told = update.class_scores
+    if told and len(told) != num_classes:
+        return Rejected(f"class_scores tells of {len(told)} classes, {num_classes} of the task are scored apart")
+    if not all(math.isfinite(score) for score, _ in told):
+        return Rejected("class_scores is not finite", "look at the node's data and learning rate")
     return None
 
 

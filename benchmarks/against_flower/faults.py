@@ -226,6 +226,7 @@ def _spoilt(content: str, manifest: ModelManifest) -> ClientUpdate:
         trained_norm=1.0,
         base_score=(1.0, 1),
         base_loss=0.5,
+        class_scores=(),
         payload=_unchecked(delta),
     )
 

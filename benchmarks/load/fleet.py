@@ -70,6 +70,7 @@ class VirtualNode:
                 trained_norm=2.0,
                 base_score=(1.0, 100),
                 base_loss=0.5,
+                class_scores=(),
                 payload=self._payloads[(self._sequence + self._number) % len(self._payloads)],
             )
         )

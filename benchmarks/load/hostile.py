@@ -147,6 +147,7 @@ class Hostile:
             trained_norm=2.0,
             base_score=(1.0, 100),
             base_loss=0.5,
+            class_scores=(),
             payload=self._rng.choice(self._payloads) if payload is None else payload,
         )
 

@@ -40,6 +40,8 @@ class Hall:
             score_version=self.looks,
             score_median=14.0,
             score_worst_decile=19.0,
+            classes=(),
+            worst_class=None,
             better="lower",
             evaluation_trouble="",
             metric="RMSE",

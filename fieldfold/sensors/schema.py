@@ -13,6 +13,8 @@ from fieldfold.sensors.cells import canonical_label
 MAX_FEATURES = 512
 MAX_WINDOW = 100_000
 MAX_TARGETS = 16
+MAX_SCORED_CLASSES = 256
+"""With more classes than this a model is not scored class by class: the scores travel with every update."""
 
 FeatureName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.\-]{1,64}\Z")]
 InputName = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]{0,31}\Z")]
@@ -161,6 +163,17 @@ class DataSchema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def numeric(self) -> tuple[int, ...]:
         """Places of the features that are numbers: those that have statistics and are normalised."""
         return tuple(place for place, feature in enumerate(self.features) if not feature.categories)
+
+    @property
+    def scored_classes(self) -> Labels:
+        """The classes of the first target, where it is one class a window: a model is scored on each of them apart.
+
+        Empty for other targets, and beyond MAX_SCORED_CLASSES.
+        """
+        first = self.targets[0]
+        if not isinstance(first, ColumnTarget) or first.per_step or len(first.classes) > MAX_SCORED_CLASSES:
+            return ()
+        return first.classes
 
     @property
     def kind(self) -> Kind:

@@ -90,8 +90,25 @@ def columns(manifest: Manifest) -> tuple[str, ...]:
     return (LOSS, *(f"metric.{index}" for index in range(len(manifest.metrics))))
 
 
-def evaluation(manifest: Manifest, sums: NDArray[np.float64], count: int) -> Evaluation:
-    """From the sums of the columns over `count` examples."""
-    loss, *means = (sums / count).tolist()
+def evaluation(manifest: Manifest, rows: Batch, values: NDArray[np.float32]) -> Evaluation:
+    """From the columns `(columns, rows)` that the evaluation graph gives for these rows.
+
+    Raises:
+        DataError: when a row is of a class that the task does not have.
+    """
+    loss, *means = values.mean(1, dtype=np.float64).tolist()
     metrics = {metric.name: metric.value(mean) for metric, mean in zip(manifest.metrics, means, strict=True)}
-    return Evaluation(loss, metrics, count)
+    return Evaluation(loss, metrics, values.shape[1], _by_class(manifest, rows, values[1]))
+
+
+def _by_class(manifest: Manifest, rows: Batch, deciding: NDArray[np.float32]) -> tuple[tuple[float, int], ...]:
+    num_classes = len(manifest.data.scored_classes)
+    if not num_classes:
+        return ()
+    which = rows[manifest.targets[0].name]
+    if not 0 <= which.min() <= which.max() < num_classes:
+        raise DataError(f"a row is of class {which.max()} or {which.min()}, the task has {num_classes} from 0 on")
+    counts = np.bincount(which, minlength=num_classes).tolist()
+    sums = np.bincount(which, deciding, num_classes).tolist()
+    metric = manifest.metrics[0]
+    return tuple((metric.value(total / n), n) if n else (0.0, 0) for total, n in zip(sums, counts, strict=True))

@@ -130,12 +130,11 @@ class OnnxRuntime:
         rows = conform(data, (*manifest.inputs, *manifest.targets))
         model = self._model(parameters, local)
         names = columns(manifest)
-        sums = np.zeros(len(names))
-        count = len(next(iter(rows.values())))
+        values: list[NDArray[np.float32]] = []
         for chunk, left in chunks(rows, manifest.batch_size):
             found = self._evaluate.run({**model, **chunk}, last=left <= manifest.batch_size)
-            sums += [found[name].sum(dtype=np.float64) for name in names]
-        return evaluation(manifest, sums, count)
+            values.append(np.stack([found[name] for name in names]))
+        return evaluation(manifest, rows, np.concatenate(values, axis=1))
 
     def predict(self, parameters: Vector, inputs: Batch, local: Vector | None = None) -> dict[str, NDArray[Any]]:
         """The model's outputs by the manifest's names, batch dimension first.

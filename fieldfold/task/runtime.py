@@ -16,11 +16,17 @@ Batch: TypeAlias = Mapping[str, NDArray[Any]]
 
 
 class Evaluation(msgspec.Struct, frozen=True):
-    """Loss and metrics over a set of examples."""
+    """Loss and metrics over a set of examples.
+
+    Attributes:
+        by_class: the deciding metric and the number of examples of each of the task's `scored_classes`; 0.0 and 0
+            for one without examples.
+    """
 
     loss: float
     metrics: dict[str, float]
     num_examples: int
+    by_class: tuple[tuple[float, int], ...] = ()
 
 
 class Runtime(Protocol):

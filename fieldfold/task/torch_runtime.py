@@ -136,13 +136,12 @@ class TorchRuntime:
         rows = conform(data, (*manifest.inputs, *manifest.targets))
         model = self._model(parameters, local)
         names = columns(manifest)
-        sums = torch.zeros(len(names), dtype=torch.float64, device=self._device)
-        count = len(next(iter(rows.values())))
+        values: list[Tensor] = []
         for chunk, left in chunks(rows, manifest.batch_size):
             found = self._evaluate.run({**model, **_uploaded(chunk, self._device)})
             self._evaluate.expect(found, ports[1], min(left, manifest.batch_size))
-            sums += torch.stack([found[name].sum(dtype=torch.float64) for name in names])
-        return evaluation(manifest, sums.cpu().numpy(), count)
+            values.append(torch.stack([found[name] for name in names]))
+        return evaluation(manifest, rows, torch.cat(values, 1).cpu().numpy())
 
     def predict(self, parameters: Vector, inputs: Batch, local: Vector | None = None) -> dict[str, NDArray[Any]]:
         """The model's outputs by the manifest's names, batch dimension first.

@@ -30,6 +30,7 @@ HexRunId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}\Z")]
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}\Z")]
 Text = Annotated[str, msgspec.Meta(max_length=500)]
 RejectionCode = Literal["invalid", "stale", "ahead", "other_run", "no_model", "sequence_used", "too_many", "excluded"]
+ClassScores = Annotated[tuple[tuple[float, Counter], ...], msgspec.Meta(max_length=256)]
 Sums = Annotated[tuple[float, ...], msgspec.Meta(max_length=512)]
 
 
@@ -81,6 +82,8 @@ class ClientUpdate(Binary, frozen=True, kw_only=True):
         base_score: the deciding metric of the base version on the node's own validation data, with the number
             of examples it was taken on; zero examples when it has none.
         base_loss: mean loss of the base version on the same examples; 0 when there are none.
+        class_scores: `base_score` over the examples of each class, in the task's order; empty where the task has no
+            classes that are scored apart, or the node no examples.
         payload: the encoded delta; see "Payload" in docs/WIRE_FORMAT.md.
     """
 
@@ -95,6 +98,7 @@ class ClientUpdate(Binary, frozen=True, kw_only=True):
     trained_norm: float
     base_score: tuple[float, Counter]
     base_loss: float
+    class_scores: ClassScores
     payload: bytes
 
 

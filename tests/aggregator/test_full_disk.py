@@ -141,7 +141,7 @@ def test_the_first_model_comes_when_there_is_room(start: Start) -> None:
         eventually(lambda: aggregator.status.state == "storage full")
         assert aggregator.status.version is None
     aggregator.reaches(0)
-    assert aggregator.status.state == "folding"
+    eventually(lambda: aggregator.status.state == "folding")
 
 
 def test_messages_that_the_broker_sends_again_are_not_taken_twice(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from aggregator.verify.update import Accepted, Expectation, Rejected, VerifyConfig, verify
 from tests.aggregator.tiny import NUM_PARAMS, OTHER_RUN, RUN, lossless_payload, payload, update
 
-EXPECTED = Expectation(run=bytes.fromhex(RUN), num_params=NUM_PARAMS, version=7)
+EXPECTED = Expectation(run=bytes.fromhex(RUN), num_params=NUM_PARAMS, num_classes=2, version=7)
 LIMITS = VerifyConfig(max_staleness=5, max_num_examples=1000, max_norm=10.0)
 
 
@@ -35,6 +35,8 @@ def test_the_smallest_and_the_largest_that_is_allowed() -> None:
         {"num_examples": 1000, "base_version": 2},
         {"delta": (6, 0, 8)},
         {"delta": (0, 0, 0)},
+        {"class_scores": ()},
+        {"class_scores": ((0.5, 0), (-1e300, 2**53 - 1))},
     ):
         fields: dict[str, Any] = {"base_version": 5, **changes}
         assert isinstance(verify(update(**fields), "press-1", EXPECTED, LIMITS), Accepted)
@@ -72,6 +74,22 @@ def test_a_loss_that_is_not_finite(train_loss: float) -> None:
 @pytest.mark.parametrize("base_loss", [math.nan, math.inf, -math.inf])
 def test_a_loss_of_the_base_that_is_not_finite(base_loss: float) -> None:
     assert "base_loss" in refusal(base_loss=base_loss).reason
+
+
+def test_scores_by_class_of_another_number_of_classes() -> None:
+    assert "class_scores tells of 3 classes, 2" in refusal(class_scores=((0.5, 1),) * 3).reason
+    assert "1 classes" in refusal(class_scores=((0.5, 1),)).reason
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
+def test_scores_by_class_that_are_not_finite(score: float) -> None:
+    assert "class_scores is not finite" in refusal(class_scores=((0.5, 1), (score, 0))).reason
+
+
+def test_a_task_without_classes_takes_no_scores_by_class() -> None:
+    expected = msgspec.structs.replace(EXPECTED, num_classes=0)
+    verdict = verify(update(base_version=5, class_scores=((0.5, 1),)), "press-1", expected, LIMITS)
+    assert isinstance(verdict, Rejected)
 
 
 @pytest.mark.parametrize("trained_norm", [math.nan, math.inf, -1.0])

@@ -151,6 +151,7 @@ def update(
     train_loss: float = 0.5,
     trained_norm: float = 1.0,
     base_loss: float = 0.4,
+    class_scores: tuple[tuple[float, int], ...] = (),
     body: bytes | None = None,
 ) -> ClientUpdate:
     """A sound update, but for what is said otherwise; `body` replaces the payload."""
@@ -165,6 +166,7 @@ def update(
         trained_norm=trained_norm,
         base_score=(1.0, 10),
         base_loss=base_loss,
+        class_scores=class_scores,
         payload=payload(*delta) if body is None else body,
     )
 

@@ -154,6 +154,7 @@ FIELDS: list[dict[str, Any]] = [
     {"num_steps": 1},
     {"base_score": (0.0, 1)},
     {"base_loss": 0.0},
+    {"class_scores": ((0.0, 1),)},
     {"payload": update(delta=(9.0, 9.0, 9.0)).payload},
 ]
 

@@ -118,6 +118,7 @@ def add(store: Store, base_version: int = 0) -> Parcel:
         trained_norm=encoded.norm,
         base_score=(0.0, 0),
         base_loss=0.0,
+        class_scores=(),
         payload=encoded.payload,
     )
     return store.add_update(update, encoded)

@@ -56,6 +56,7 @@ def add(store: Store, seed: int = 0, *, base_version: int = 3, run: str = RUN) -
         trained_norm=encoded.norm,
         base_score=(0.0, 0),
         base_loss=0.0,
+        class_scores=(),
         payload=encoded.payload,
     )
     return store.add_update(update, encoded), encoded.feedback

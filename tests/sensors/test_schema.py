@@ -11,6 +11,7 @@ import pytest
 
 from fieldfold.sensors.arrays import Array, input_arrays, target_arrays
 from fieldfold.sensors.schema import (
+    MAX_SCORED_CLASSES,
     ColumnTarget,
     DataSchema,
     Feature,
@@ -66,6 +67,24 @@ def test_rows_without_windows_have_no_dimension_for_them() -> None:
 def test_the_arrays_of_targets(target: Target, kind: str, dtype: Any, shape: tuple[int, ...]) -> None:
     assert schema(target=target).kind == kind
     assert target_arrays(schema(target=target)) == (Array("y", dtype, shape),)
+
+
+STATE = ColumnTarget("state", classes=("ok", "bad"))
+
+
+@pytest.mark.parametrize(
+    ("target", "classes"),
+    [
+        (STATE, STATE.classes),
+        ((STATE, LIFE), STATE.classes),
+        ((LIFE, STATE), ()),
+        (ColumnTarget("wear"), ()),
+        (msgspec.structs.replace(STATE, per_step=True), ()),
+        (ColumnTarget("state", classes=tuple(map(str, range(MAX_SCORED_CLASSES + 1)))), ()),
+    ],
+)
+def test_what_is_scored_class_by_class(target: Target | tuple[Target, ...], classes: tuple[str, ...]) -> None:
+    assert schema(target=target).scored_classes == classes
 
 
 def test_several_targets_are_numbered() -> None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fieldfold.errors import BundleError, DataError
 from fieldfold.task import Bundle, RuntimeSettings, open_runtime
+from fieldfold.task.batches import evaluation
 from fieldfold.task.bundle import SECTION_NAMES, pack
 from fieldfold.task.manifest import Manifest, SectionName
 from fieldfold.task.onnx_runtime import OnnxRuntime
@@ -252,3 +253,34 @@ def test_a_graph_in_the_place_of_another_is_refused(mlp_bundle: Bundle) -> None:
 def test_a_graph_of_another_model_is_refused(mlp_bundle: Bundle, batch_norm_bundle: Bundle) -> None:
     with pytest.raises(BundleError, match=r"train\.onnx takes"):
         OnnxRuntime(repacked(mlp_bundle, {"train.onnx": batch_norm_bundle.section("train.onnx")})).self_check()
+
+
+class TestScoresByClass:
+    """Vibration has four classes; remaining life has none."""
+
+    def test_each_class_is_scored_as_if_it_were_alone(self, opened: Open, batch_norm_bundle: Bundle) -> None:
+        runtime, manifest = opened(batch_norm_bundle), batch_norm_bundle.manifest
+        first, batch = batch_norm_bundle.initial_parameters(), batch_of(batch_norm_bundle.manifest, 150)
+        found = runtime.evaluate(first, batch)
+        assert [n for _, n in found.by_class] == np.bincount(batch["y"], minlength=4).tolist()
+        for number, (score, _) in enumerate(found.by_class):
+            alone = runtime.evaluate(first, {name: array[batch["y"] == number] for name, array in batch.items()})
+            assert score == pytest.approx(alone.metrics[manifest.metrics[0].name])
+        together = sum(score * n for score, n in found.by_class) / found.num_examples
+        assert together == pytest.approx(found.metrics[manifest.metrics[0].name])
+
+    def test_a_class_without_examples_has_none(self, opened: Open, batch_norm_bundle: Bundle) -> None:
+        batch = batch_of(batch_norm_bundle.manifest, 20)
+        batch["y"][:] = 2
+        found = opened(batch_norm_bundle).evaluate(batch_norm_bundle.initial_parameters(), batch)
+        assert [n for _, n in found.by_class] == [0, 0, 20, 0]
+        assert found.by_class[0] == (0.0, 0)
+
+    def test_a_task_without_classes_has_none(self, opened: Open, mlp_bundle: Bundle) -> None:
+        found = opened(mlp_bundle).evaluate(mlp_bundle.initial_parameters(), batch_of(mlp_bundle.manifest, 20))
+        assert found.by_class == ()
+
+    @pytest.mark.parametrize("label", [-1, 4, 2**62])
+    def test_a_class_that_the_task_does_not_have(self, batch_norm_bundle: Bundle, label: int) -> None:
+        with pytest.raises(DataError, match="the task has 4"):
+            evaluation(batch_norm_bundle.manifest, {"y": np.array([0, label])}, np.zeros((2, 2), np.float32))

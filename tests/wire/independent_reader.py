@@ -27,13 +27,13 @@ HEADS |= {0xC4 + i: ("bin", 0, 1 << i) for i in range(3)}
 FIELDS = {
     "Chunk": "format digest total_bytes chunk_bytes index data seal",
     "ClientUpdate": "format node sequence run base_version num_examples num_steps train_loss trained_norm base_score"
-    " base_loss payload",
+    " base_loss class_scores payload",
     "ModelDelta": "format run version parameters payload",
     "ModelSnapshot": "format run version parameters payload",
     "Credential": "format public_key issued certificates signature",
 }
 TYPES: dict[str, type] = dict.fromkeys(("train_loss", "trained_norm", "base_loss"), float)  # the others are int
-TYPES |= {"node": str, "base_score": list, "certificates": list}
+TYPES |= {"node": str, "base_score": list, "class_scores": list, "certificates": list}
 TYPES |= dict.fromkeys(("digest", "run", "parameters", "data", "payload", "seal", "public_key", "signature"), bytes)
 DIGESTS, FROM_0 = {"digest", "run", "parameters"}, {"index", "base_version", "version"}  # other integers begin at 1
 
@@ -57,7 +57,7 @@ class Reader(io.BytesIO):
         demand(len(part) == size)
         return part
 
-    def unpack(self, known: int) -> Any:
+    def unpack(self, known: int = 0, *below: int) -> Any:
         head = self.take(1)[0]
         if head < 0x80 or head >= 0xE0:
             return head if head < 0x80 else head - 256
@@ -67,11 +67,11 @@ class Reader(io.BytesIO):
         kind, size, width = HEADS[head]
         size += int.from_bytes(self.take(width), "big")
         if kind == "array":  # what follows the elements that the document knows is ignored
-            return [self.unpack(4 if known > 4 else 0) for _ in range(min(size, known))]
+            return [self.unpack(*below) for _ in range(min(size, known))]
         return self.take(size).decode() if kind == "str" else self.take(size)
 
     def message(self, kind: str) -> dict[str, Any]:
-        values = self.unpack(len(names := FIELDS[kind].split()))
+        values = self.unpack(len(names := FIELDS[kind].split()), 257, 4)
         demand(type(values) is list and values[:1] == [1])
         for name, x in zip(names, values, strict=True):
             demand(type(x) is TYPES.get(name, int))
@@ -81,7 +81,9 @@ class Reader(io.BytesIO):
             demand(name != "public_key" or len(x) == 32)
             demand(name != "seal" or len(x) in {0, 72})
             demand(name != "trained_norm" or 0 <= x < math.inf)
-            demand(name != "base_score" or ([type(y) for y in x] == [float, int] and 0 <= x[1] < 1 << 53))
+            for score in {"base_score": [x], "class_scores": x}.get(name, []):
+                demand(type(score) is list and [type(y) for y in score] == [float, int] and 0 <= score[1] < 1 << 53)
+            demand(name != "class_scores" or len(x) <= 256)
         return dict(zip(names, values, strict=True))
 
     def varint(self, most_bytes: int = 5) -> int:

@@ -107,6 +107,7 @@ def client_update(payload: bytes, sequence: int = 3) -> ClientUpdate:
         trained_norm=2.0,
         base_score=(-13.25, 128),
         base_loss=0.5,
+        class_scores=((0.5, 100), (-0.25, 28)),
         payload=payload,
     )
 
@@ -133,7 +134,9 @@ def test_every_update_reads_the_same(profile: Profile) -> None:
             found = Reader(join_chunks(shuffled(body, chunk_bytes_for(body)))).message("ClientUpdate")
             assert read_there(found["payload"], vector.size) == read_here(payload, vector.size), name
             assert list(found) == list(update.__struct_fields__)
-            assert {**found, "base_score": tuple(found["base_score"])} == msgspec.structs.asdict(update), name
+            found["base_score"] = tuple(found["base_score"])
+            found["class_scores"] = tuple(map(tuple, found["class_scores"]))
+            assert found == msgspec.structs.asdict(update), name
 
 
 def test_the_vectors_show_every_layout_and_every_escape(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -349,14 +352,16 @@ def test_the_layouts_are_named_as_in_the_package() -> None:
 
 
 UNREADABLE = {
-    "another format": [2, "n", 1, RUN, 0, 1, 1, 0.5, 2.0, [0.0, 0], 0.5, b""],
-    "too few elements": [1, "n", 1, RUN, 0, 1, 1, 0.5, 2.0, [0.0, 0], 0.5],
-    "sequence 0": [1, "n", 0, RUN, 0, 1, 1, 0.5, 2.0, [0.0, 0], 0.5, b""],
-    "a short digest": [1, "n", 1, RUN[:7], 0, 1, 1, 0.5, 2.0, [0.0, 0], 0.5, b""],
-    "a negative version": [1, "n", 1, RUN, -1, 1, 1, 0.5, 2.0, [0.0, 0], 0.5, b""],
-    "a large version": [1, "n", 1, RUN, 2**53, 1, 1, 0.5, 2.0, [0.0, 0], 0.5, b""],
-    "a long score": [1, "n", 1, RUN, 0, 1, 1, 0.5, 2.0, [0.0, 0, 0], 0.5, b""],
-    "text as payload": [1, "n", 1, RUN, 0, 1, 1, 0.5, 2.0, [0.0, 0], 0.5, "text"],
+    "another format": [2, "n", 1, RUN, 0, 1, 1, 0.5, 2.0, [0.0, 0], 0.5, [], b""],
+    "too few elements": [1, "n", 1, RUN, 0, 1, 1, 0.5, 2.0, [0.0, 0], 0.5, []],
+    "sequence 0": [1, "n", 0, RUN, 0, 1, 1, 0.5, 2.0, [0.0, 0], 0.5, [], b""],
+    "a short digest": [1, "n", 1, RUN[:7], 0, 1, 1, 0.5, 2.0, [0.0, 0], 0.5, [], b""],
+    "a negative version": [1, "n", 1, RUN, -1, 1, 1, 0.5, 2.0, [0.0, 0], 0.5, [], b""],
+    "a large version": [1, "n", 1, RUN, 2**53, 1, 1, 0.5, 2.0, [0.0, 0], 0.5, [], b""],
+    "a long score": [1, "n", 1, RUN, 0, 1, 1, 0.5, 2.0, [0.0, 0, 0], 0.5, [], b""],
+    "a short class score": [1, "n", 1, RUN, 0, 1, 1, 0.5, 2.0, [0.0, 0], 0.5, [[0.0]], b""],
+    "too many class scores": [1, "n", 1, RUN, 0, 1, 1, 0.5, 2.0, [0.0, 0], 0.5, [[0.0, 0]] * 257, b""],
+    "text as payload": [1, "n", 1, RUN, 0, 1, 1, 0.5, 2.0, [0.0, 0], 0.5, [], "text"],
     "a map": {"format": 1},
 }
 

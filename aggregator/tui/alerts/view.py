@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator, Sequence
 
 from aggregator.records import AggregatorStatus, NodeView
@@ -15,7 +16,7 @@ from fieldfold.terminal.words import Line, Words, columns, counted, foreign, lin
 FEW = 3
 MANY_REFUSED, MOST_REFUSED = 10, 0.5
 LOUD, FLEET_OF = 0.5, 3
-WORSE = 0.1
+WORSE, UNEVEN = 0.1, 0.5
 _WIDTHS = (16, 14, -7)
 """Node, code, number."""
 
@@ -69,6 +70,14 @@ def _of_the_model(snapshot: Snapshot) -> Iterator[Alert]:
             " b on Releases goes back",
             "r",
         )
+    if (least := next((each for each in status.classes if each.name == status.worst_class), None)) is not None:
+        usual = statistics.median(each.score for each in status.classes if each.score is not None)
+        if least.score is not None and abs(least.score - usual) > UNEVEN * abs(usual):
+            yield Alert(
+                f"{foreign(status.metric)} {number(least.score)} for {foreign(least.name)}, which"
+                f" {counted(least.num_nodes, 'node')} see; {number(usual)} for the median class",
+                "n",
+            )
     if status.proof is not None and status.proof.state == "different":
         yield Alert("the ledger is not what was released; restore a backup", "l", urgent=True)
 

@@ -30,13 +30,25 @@ def says(snapshot: Snapshot, width: int, height: int) -> Words:  # noqa: ARG001 
     version = "none" if told.version is None else f"v{told.version}"
     lines = [
         line((foreign(told.state), "strong"), f"   holds {version}"),
-        line(f"{foreign(told.metric)} {number(told.score)} on its own data"),
+        line(f"{foreign(told.metric)} {number(told.score)} on its own data{_least(snapshot)}"),
         line(f"loss {number(told.loss)}   {number(told.steps_per_s)} steps/s"),
         line(f"{counted(told.outbox, 'update')} in its outbox"),
         line(f"{size(told.bytes_up)} up   {size(told.bytes_down)} down"),
         line((foreign(told.software), "dim")),
     ]
     return (*lines, *(line((each, "warn")) for each in wrapped(foreign(told.detail), width)))
+
+
+def _least(snapshot: Snapshot) -> str:
+    """Its score of the class that fares worst in the fleet, where it holds any of it."""
+    status = snapshot.status
+    newest = next((each.class_scores for each in snapshot.of_node if each.accepted), ())
+    if status is None or len(newest) != len(status.classes):
+        return ""
+    for each, (score, num_examples) in zip(status.classes, newest, strict=True):
+        if each.name == status.worst_class and num_examples:
+            return f", {number(score)} for {foreign(each.name)}"
+    return ""
 
 
 def counts(snapshot: Snapshot, width: int, height: int) -> Words:  # noqa: ARG001

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aggregator.ledger.records import Operation
-from aggregator.records import BackupView, NodeView, ProofView, Released, Taken
+from aggregator.records import BackupView, ClassScore, NodeView, ProofView, Released, Taken
 from aggregator.tui import frame
 from aggregator.tui.alerts import view as alerts
 from aggregator.tui.ledger import view as ledger
@@ -84,6 +84,31 @@ def test_nodes_that_are_away_slow_or_stuck_are_counted() -> None:
     assert "press-00 cannot go on: no column 26" in words(quiet(stuck))
 
 
+CLASSES = tuple(
+    ClassScore(name, score, 10, 3) for name, score in (("inner", 0.9), ("outer", 0.2), ("ball", 0.8), ("cage", None))
+)
+
+
+def test_a_class_that_fares_far_worse_is_named() -> None:
+    said = quiet(node(0), metric="accuracy", classes=CLASSES, worst_class="outer")
+    assert "accuracy 0.2 for outer, which 3 nodes see; 0.8 for the median class" in words(said)
+    even = tuple(msgspec.structs.replace(each, score=0.7) for each in CLASSES)
+    assert alerts.found(quiet(node(0), classes=even, worst_class="inner")) == []
+
+
+def test_a_node_shows_its_own_score_of_the_worst_class_where_it_holds_it() -> None:
+    taken = Taken(1, AT, "press-00", 1, 0, 0, 1.0, 1, 1, accepted=True, code="", reason="")
+
+    def says(*scores: tuple[float, int]) -> str:
+        snapshot = quiet(node(0), classes=CLASSES, worst_class="outer")
+        newest = msgspec.structs.replace(taken, class_scores=scores)
+        return lines_of(node_view.says(msgspec.structs.replace(snapshot, node="press-00", of_node=(newest,)), 60, 8))
+
+    assert "on its own data, 0.4 for outer" in says((0.9, 5), (0.4, 5), (0.0, 0), (0.0, 0))
+    assert "outer" not in says((0.9, 5), (0.0, 0), (0.0, 0), (0.0, 0))
+    assert "outer" not in says()
+
+
 def test_a_share_in_the_movement_is_weight_times_length() -> None:
     fleet = (node(0, node="a", norm=3.0), node(1, node="b", norm=1.0), node(2, node="c", norm=None))
     snapshot = msgspec.structs.replace(quiet(*fleet), voices={"a": 0.25, "b": 0.5, "c": 0.25})
@@ -138,10 +163,13 @@ def hostile() -> Snapshot:
     bad = node(0, presence=told, last_reason=ESCAPE, rejected=99, accepted=0)
     stuck = node(1, presence=NodePresence(node="b", state="needs attention", detail=ESCAPE))
     taken = Taken(1, AT, "press-00", 1, 0, 0, 1e9, 1, 1, accepted=False, code=ESCAPE, reason=ESCAPE)
+    tells = msgspec.structs.replace(taken, accepted=True, class_scores=((0.1, 1),) * 3)
     return msgspec.structs.replace(
         seen(
             nodes=(bad, stuck),
             metric=ESCAPE,
+            classes=(ClassScore("good", 0.9, 1, 1), ClassScore("bad", 0.9, 1, 1), ClassScore(ESCAPE, 0.1, 1, 1)),
+            worst_class=ESCAPE,
             detail=ESCAPE,
             link=ESCAPE,
             connected=False,
@@ -155,7 +183,7 @@ def hostile() -> Snapshot:
         node="press-00",
         decisions=(taken,),
         rejections=(taken,),
-        of_node=(taken,),
+        of_node=(taken, tells),
         operations=(Operation(1, AT, ESCAPE, ESCAPE, ESCAPE, ESCAPE),),
     )
 
