@@ -16,6 +16,8 @@ from aggregator.fold.fedavg import FedAvg
 from aggregator.fold.fedbuff import FedBuff
 from aggregator.fold.methods import AnyMethod
 from aggregator.fold.rate_corrected_fedbuff import RateCorrectedFedBuff
+from aggregator.fold.refereed import Refereed
+from aggregator.fold.slots import Slots
 from fieldfold.codec import decode
 from fieldfold.errors import StoreError
 from fieldfold.params import digest
@@ -27,6 +29,8 @@ METHODS: dict[str, AnyMethod] = {
     "fedbuff": FedBuff(buffer_size=3),
     "rate-corrected": RateCorrectedFedBuff(),
     "rate-corrected-3": RateCorrectedFedBuff(buffer_size=3, clip_factor=1.5),
+    "slots": Slots(),
+    "refereed": Refereed(),
 }
 TURNS = 16
 NODES = ("press-1", "press-2", "press-3", "press-4")
@@ -161,6 +165,29 @@ def test_what_is_typical_is_the_same_after_a_crash(tmp_path: Path) -> None:
     assert plant.replayed == 0
     assert plant.model.typical_norm == before
     assert plant.send(update(sequence=5, delta=(4000.0, 0, 0), base_version=4)).receipt.decision == "accepted"
+    plant.ledger.close()
+
+
+def test_a_step_back_leaves_nothing_out_of_its_release_and_replays_like_any_other(tmp_path: Path) -> None:
+    """The careful rule has stopped to help; then whatever the bold one does is said to harm."""
+    plant = Plant(tmp_path / "ledger.sqlite", Refereed(), profile="compensated", snapshot_every=1000)
+    generator = np.random.default_rng(3)
+    for turn in range(400):
+        node, before = NODES[turn % 4], plant.model.released
+        loss = 1.0 if turn < 4 else 0.9 if plant.model._state.trial.bold else 0.4
+        version = plant.model.version
+        plant.send(update(node, turn // 4 + 1, delta=random_delta(generator), base_version=version, base_loss=loss))
+        plant.fold()
+        if plant.model._state.undone[1] == version > 0:
+            break
+    else:
+        pytest.fail("nothing was undone")
+    assert not np.array_equal(plant.model.released, before)
+    np.testing.assert_allclose(plant.model.released, plant.model.exact, rtol=1e-6, atol=1e-7)
+    expected = plant.digests()
+    plant.crash()
+    assert plant.replayed > 20
+    assert plant.digests() == expected
     plant.ledger.close()
 
 
