@@ -21,6 +21,8 @@ from aggregator.fold.slots import Slots, SlotsState, put
 from aggregator.fold.trial import Trial, hear, judged
 from fieldfold.params import Vector, from_bytes, to_bytes
 
+MISTRUSTED = 0.4
+"""Share of the slots that the careful rule leaves room for: more than may lie costs little, and less costs much."""
 TURNS = 0.45
 """Between two steps more nodes speak than may lie, so that fast liars alone make no step."""
 
@@ -102,7 +104,8 @@ class Refereed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="ref
 
 def careful(turns: float = TURNS, start: int = 1) -> Slots:
     """The rule for a fleet of which a part lies."""
-    return Slots(turns=turns, start=start, server_learning_rate=0.7, clip_factor=1.0, rule=MixedMedian())
+    rule = MixedMedian(fraction=MISTRUSTED)
+    return Slots(turns=turns, start=start, server_learning_rate=0.7, clip_factor=1.0, rule=rule)
 
 
 def _back(state: RefereedState, trial: Trial) -> tuple[RefereedState, Step | None]:
