@@ -28,7 +28,7 @@ STALLED = 0.03
 """It has stopped to learn when its loss falls by less than this share of its first one from look to look."""
 LEARNED = 0.5
 """It has learned something when its loss is below this share of the first one."""
-SHORTEST_WAIT, LONGEST_WAIT, LONGER = 16, 512, 3
+SHORTEST_WAIT, LONGEST_WAIT, LONGER = 16, 2000, 5
 """Turns of the careful rule before a try, and how many times longer it has after one that was undone."""
 WAIT_WITHOUT = 128
 """Turns after which the bold rule is tried although the fleet has learned nothing by the careful one."""

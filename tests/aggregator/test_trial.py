@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from aggregator.fold.trial import LENGTH, SHORTEST_WAIT, WAIT_WITHOUT, Move, Trial, hear, judged
+from aggregator.fold.trial import LENGTH, LONGER, SHORTEST_WAIT, WAIT_WITHOUT, Move, Trial, hear, judged
 
 NODES = tuple("abcdefghij")
 LIARS = 3
@@ -70,10 +70,10 @@ def test_what_harms_most_is_undone_at_once_and_the_next_try_is_longer_in_coming(
     fleet = Fleet().until(bold=True, honest=0.4)
     fleet.until(bold=False, honest=0.6)
     assert fleet.undone == 1
-    assert fleet.trial.wait == 3 * SHORTEST_WAIT
+    assert fleet.trial.wait == LONGER * SHORTEST_WAIT
     began = fleet.trial.turn
     fleet.until(bold=True, honest=0.4)
-    assert fleet.trial.turn - began >= 3 * SHORTEST_WAIT
+    assert fleet.trial.turn - began >= LONGER * SHORTEST_WAIT
 
 
 def test_harm_that_comes_slowly_is_harm_when_it_has_become_large() -> None:
@@ -103,5 +103,5 @@ def test_where_nothing_was_learned_no_harm_would_show_so_the_bold_rule_has_to_le
 
 def test_a_bold_rule_that_has_held_for_long_is_soon_tried_again() -> None:
     fleet = Fleet().until(bold=True, honest=0.4).until(bold=False, honest=0.8)
-    fleet.until(bold=True, honest=0.4).turns(10 * fleet.trial.wait, 0.4).until(bold=False, honest=0.8)
+    fleet.until(bold=True, honest=0.4).turns(LONGER**2 * fleet.trial.wait, 0.4).until(bold=False, honest=0.8)
     assert fleet.trial.wait == SHORTEST_WAIT
