@@ -133,7 +133,7 @@ TASKS = {
 
 TASKS["torchs-loss"] = Task(
     name="torchs-loss",
-    model=nn.Linear(3, 3),
+    model=lambda: nn.Linear(3, 3),
     loss=nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0]), reduction="none", label_smoothing=0.1),
     metrics=[accuracy()],
     data=DataSchema(features("a", "b", "c"), 1, ColumnTarget("state", classes=STATES)),
