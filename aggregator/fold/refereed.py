@@ -18,7 +18,7 @@ import numpy as np
 from aggregator.fold.contribution import Contribution, Step
 from aggregator.fold.rules.mixed_median import MixedMedian
 from aggregator.fold.slots import Slots, SlotsState, put
-from aggregator.fold.trial import Trial, hear, judged
+from aggregator.fold.trial import Trial, hear, judged, without_those_gone
 from fieldfold.params import Vector, from_bytes, to_bytes
 
 MISTRUSTED = 0.4
@@ -98,6 +98,7 @@ class Refereed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="ref
 
     def _step(self, state: RefereedState, trial: Trial, num_params: int) -> tuple[RefereedState, Step]:
         slots, step = self._rule(trial).step(state.slots, num_params)
+        trial = without_those_gone(trial, slots.slots)
         travelled = b"" if state.kept is None else to_bytes(_vector(state.travelled, num_params) + step.update)
         return RefereedState(slots, trial, state.kept, travelled, state.undone), step
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -88,6 +88,17 @@ def hear(trial: Trial, node: str, loss: float, base: int, fleet: int) -> Trial:
     if math.isfinite(loss) and loss >= 0:
         reports = {**reports, node: Report(loss, base)}
     return msgspec.structs.replace(trial, turn=turn, spoken=spoken, reports=reports)
+
+
+def without_those_gone(trial: Trial, there: Collection[str]) -> Trial:
+    """What nodes said that have been forgotten counts no more: it would stand for how the model is now."""
+    if all(node in there for node in trial.reports):
+        return trial
+    return msgspec.structs.replace(
+        trial,
+        reports={node: report for node, report in trial.reports.items() if node in there},
+        before={node: loss for node, loss in trial.before.items() if node in there},
+    )
 
 
 def judged(trial: Trial, fleet: int, steps: int) -> tuple[Trial, Move]:

@@ -51,3 +51,15 @@ def test_what_was_trained_from_an_undone_version_is_passed_over() -> None:
     for base, is_taken in ((2, True), (3, False), (5, False), (6, True)):
         state, _ = METHOD.fold(at_six, said("a", 1.0, staleness=6 - base), NUM_PARAMS)
         assert (state != at_six) is is_taken
+
+
+def test_what_was_said_by_nodes_that_have_been_forgotten_decides_nothing() -> None:
+    state = METHOD.init()
+    for node in NODES:
+        state, _ = METHOD.fold(state, said(node, 5.0), NUM_PARAMS)
+    state = msgspec.structs.replace(state, slots=msgspec.structs.replace(state.slots, steps=100_000))
+    step = None
+    while step is None:
+        for node in "ab":
+            state, step = METHOD.fold(state, said(node, 1.0), NUM_PARAMS)
+    assert state.slots.slots.keys() == state.trial.reports.keys() == set("ab")
