@@ -16,7 +16,7 @@ class Speed(msgspec.Struct, frozen=True):
     """A method where a fifth of the nodes is ten times slower; medians over seeds.
 
     Attributes:
-        to_target_s: None where the median run did not get there.
+        to_target_s, slowest_s: of the median run and of the slowest seed; None where it did not get there.
         faster_than_all, faster_than_over: than FedAvg of all and of the first 77 %; None where one did not get there,
             and where only FedAvg did not, at least what fits into its run.
         final: median, and `worst` over the seeds.
@@ -25,6 +25,7 @@ class Speed(msgspec.Struct, frozen=True):
 
     method: str
     to_target_s: float | None
+    slowest_s: float | None
     faster_than_all: float | None
     faster_than_over: float | None
     final: float
@@ -48,6 +49,7 @@ def speeds(outcomes: Sequence[Outcome], even: Sequence[Outcome], metric: Metric,
         Speed(
             method=name,
             to_target_s=times[name],
+            slowest_s=_slowest(runs),
             faster_than_all=faster(name, "fedavg-all"),
             faster_than_over=faster(name, "fedavg-over"),
             final=(middle := statistics.median(run.final for run in runs)),
@@ -87,7 +89,7 @@ class Robustness(msgspec.Struct, frozen=True):
     Attributes:
         clean: median of its runs without one.
         mean: the same of the method that a trusted fleet has.
-        cells: attack -> median of the seeds.
+        cells, worst: attack -> median of the seeds, and the worst one.
         mean_loss, worst_loss: of the cells, in points below `clean`.
     """
 
@@ -95,6 +97,7 @@ class Robustness(msgspec.Struct, frozen=True):
     clean: float
     mean: float
     cells: dict[str, float]
+    worst: dict[str, float]
     mean_loss: float
     worst_loss: float
 
@@ -104,19 +107,20 @@ def robustness(
 ) -> list[Robustness]:
     """One a method in `attacked`, which has the runs of each attack; `clean` has those of `fleet` besides."""
     rows = []
-    unattacked = {
-        name: statistics.median(_summary(run, metric, None).final for run in runs)
-        for name, runs in _by_method(clean).items()
-    }
-    for name in _by_method(next(iter(attacked.values()))):
+    unattacked = {name: statistics.median(found) for name, found in finals(clean, metric).items()}
+    scores = {attack: finals(outcomes, metric) for attack, outcomes in attacked.items()}
+    for name in next(iter(scores.values())):
         own = unattacked[name]
-        cells = {
-            attack: statistics.median(_summary(run, metric, None).final for run in _by_method(them)[name])
-            for attack, them in attacked.items()
-        }
+        cells = {attack: statistics.median(found[name]) for attack, found in scores.items()}
+        worst = {attack: _worst(found[name], metric) for attack, found in scores.items()}
         losses = [100 * (own - score) for score in cells.values()]
-        rows.append(Robustness(name, own, unattacked[TRUSTED], cells, statistics.fmean(losses), max(losses)))
+        rows.append(Robustness(name, own, unattacked[TRUSTED], cells, worst, statistics.fmean(losses), max(losses)))
     return rows
+
+
+def finals(outcomes: Iterable[Outcome], metric: Metric) -> dict[str, list[float]]:
+    """The score at the end of each seed, by method."""
+    return {name: [_summary(run, metric, None).final for run in runs] for name, runs in _by_method(outcomes).items()}
 
 
 def _summary(outcome: Outcome, metric: Metric, target: float | None) -> Summary:
@@ -135,6 +139,11 @@ def _median_time(runs: Sequence[Summary]) -> float | None:
     times = sorted(run.to_target_s if run.to_target_s is not None else float("inf") for run in runs)
     middle = statistics.median_high(times)
     return None if middle == float("inf") else middle
+
+
+def _slowest(runs: Sequence[Summary]) -> float | None:
+    times = [run.to_target_s for run in runs if run.to_target_s is not None]
+    return max(times) if len(times) == len(runs) else None
 
 
 def _worst(scores: Sequence[float], metric: Metric) -> float:
