@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable
 
 from fieldfold.errors import LinkDownError, LinkError, StoreError
 from fieldfold.link.session import Delivery, Link
 from fieldfold.wire.chunks import chunk_size, cut
-from node_app.pulse import Pulse
+from node_app.loop import Loop
 from node_app.store import Parcel, Store
 
 log = logging.getLogger(__name__)
@@ -47,8 +46,8 @@ class Attempt:
         self.delivered.clear()
 
 
-class Courier:
-    """One thread; `wake` it when the outbox, or the link, has changed.
+class Courier(Loop):
+    """`wake` it when the outbox, or the link, has changed; what was not delivered at the end stays in the outbox.
 
     Args:
         store: holds the outbox.
@@ -71,39 +70,16 @@ class Courier:
         seal: Callable[[str], bytes],
         is_fresh: Callable[[Parcel], bool] = lambda _: True,
     ) -> None:
+        super().__init__("courier", STALLED_AFTER_S)
         self._store, self._link, self._topic, self._seal, self._is_fresh = store, link, topic, seal, is_fresh
-        self._changed = threading.Condition()
         self._attempts: dict[str, Attempt] = {}
         self._was_down = True
         self._held: set[int] = set()
         self._held_until = 0.0
-        self._stopping = self._is_carrying = False
-        self._news = 0
+        self._is_carrying = False
         self.bytes_sent = 0
         self.round_trip_s: float | None = None
-        self.pulse = Pulse(STALLED_AFTER_S)
         self.waiting = store.num_waiting()
-        self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
-
-    def start(self) -> None:
-        """Begins carrying."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Asks it to end; what was not delivered stays in the outbox."""
-        with self._changed:
-            self._stopping = True
-            self._changed.notify()
-
-    def join(self, timeout_s: float) -> None:
-        """Waits for the end."""
-        if self._thread.is_alive():
-            self._thread.join(timeout_s)
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether it is at work; it ends only when it is stopped, or by a fault of the program."""
-        return self._thread.is_alive()
 
     def carried(self, digest: str) -> tuple[int, int]:
         """Chunks of an update that the broker has in this attempt, and the size of a chunk in bytes."""
@@ -116,32 +92,20 @@ class Courier:
             self._store.depart(parcel.sequence)
         self.wake()
 
-    def wake(self) -> None:
-        """Looks into the outbox at once."""
-        with self._changed:
-            self._news += 1
-            self._changed.notify()
-
-    def _run(self) -> None:
-        while not self._stopping:
-            seen = self._news
-            try:
-                parcel = self._next()
-            except StoreError as error:
-                log.error("the outbox cannot be used: %s", error)
-                parcel = None
-            if parcel is not None:
-                self._is_carrying = True
-                self._carry(parcel, self._attempts[parcel.digest])
-                self._is_carrying = False
-                continue
-            with self._changed:
-                look_s = _HELD_LOOK_S if self._held else _LOOK_S
-                while not self._stopping and self._news == seen:
-                    with self.pulse.resting():
-                        woken = self._changed.wait(look_s if self.waiting else None)
-                    if not woken:
-                        break
+    def _work(self) -> None:
+        try:
+            parcel = self._next()
+        except StoreError as error:
+            log.error("the outbox cannot be used: %s", error)
+            parcel = None
+        if parcel is not None:
+            self._is_carrying = True
+            self._carry(parcel, self._attempts[parcel.digest])
+            self._is_carrying = False
+        elif self.waiting:
+            self._rest(_HELD_LOOK_S if self._held else _LOOK_S)
+        else:
+            self._rest(None)
 
     def _next(self) -> Parcel | None:
         """The oldest update whose time has come; it counts as sent from now on."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,9 +20,9 @@ from node_app.adopt import Served
 from node_app.bench import Bench
 from node_app.config import NodeConfig
 from node_app.follow import Follower, Model
+from node_app.loop import Loop
 from node_app.memory import give_back
 from node_app.progress import Progress
-from node_app.pulse import Pulse
 from node_app.records import Adoption, Run, Sample
 from node_app.serving import Serving
 from node_app.store import Parcel, Store
@@ -38,14 +37,13 @@ LOOK_AT_DATA_S = 60.0
 """Before a run, the files' sizes and times are looked at where they were not for this long."""
 KEEP_EVERY_S = 60.0
 """Models are written to disk this often and at the end; oftener would wear out the box's flash."""
-IDLE_AFTER_S = 10.0
 POINTS_KEPT = 300
 """Runs and adoptions that a screen may draw curves of."""
 STALLED_AFTER_S = 3600.0
 """A step or an evaluation may take minutes on a small box, and a bundle's first trial fifty."""
 
 
-class Learner:
+class Learner(Loop):
     """Give it a task and a follower; it does the rest until `stop`.
 
     Args:
@@ -65,12 +63,9 @@ class Learner:
         on_statistics: Callable[[FeatureSums], None],
         on_update: Callable[[Parcel], None],
     ) -> None:
+        super().__init__("learner", STALLED_AFTER_S, when_idle=give_back)
         self._config, self._base, self._store = config, base, store
         self._on_statistics, self._on_update = on_statistics, on_update
-        self._changed = threading.Condition()
-        self._stopping = False
-        self._news = 0
-        self._seen = 0
         self._paused = False
         self._trouble = ""
         self._trouble_over = False
@@ -81,39 +76,17 @@ class Learner:
         self.report: DataReport | None = None
         self.runs: Recent[Run] = Recent(POINTS_KEPT)
         self.adoptions: Recent[Adoption] = Recent(POINTS_KEPT)
-        self.pulse = Pulse(STALLED_AFTER_S)
         self._started_at = time.monotonic()
         self._kept_at = self._data_seen_at = self._started_at
-        self._thread = threading.Thread(target=self._run, name="learner", daemon=True)
 
     # -- from other threads ------------------------------------------------------------------------------------------
-
-    def start(self) -> None:
-        """Begins learning."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Asks it to end, which it does after the present step."""
-        with self._changed:
-            self._stopping = True
-            self._changed.notify_all()
-
-    def join(self, timeout_s: float) -> None:
-        """Waits for the end."""
-        if self._thread.is_alive():
-            self._thread.join(timeout_s)
 
     def give_task(self, bundle: Bundle, follower: Follower) -> None:
         """Works on another task from now on."""
         with self._changed:
             self._task = (bundle, follower)
             self._trouble_over = True
-            self._tell()
-
-    def wake(self) -> None:
-        """The follower has moved, or a receipt has come."""
-        with self._changed:
-            self._tell()
+            self.wake()
 
     def set_paused(self, *, paused: bool) -> None:
         """Holds or goes on, in the middle of a run; who says go on does not want to wait for a newer version."""
@@ -122,7 +95,7 @@ class Learner:
             self._trouble_over = True
             if not paused and self._bench is not None:
                 self._bench.wait_no_longer()
-            self._tell()
+            self.wake()
 
     def serve(self, choose: Callable[[Serving], str]) -> str:
         """Chooses which model predictions are made with, and keeps that on disk.
@@ -162,16 +135,7 @@ class Learner:
         with self._changed:
             if self._bench is not None:
                 self._bench.rejected()
-            self._tell()
-
-    def _tell(self) -> None:
-        self._news += 1
-        self._changed.notify_all()
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether it is at work; it ends only when it is stopped, or by a fault of the program."""
-        return self._thread.is_alive()
+            self.wake()
 
     @property
     def is_learning(self) -> bool:
@@ -185,12 +149,11 @@ class Learner:
         self.pulse.beat()
         with self._changed:
             if wait_s > 0:
-                with self.pulse.resting():
-                    self._changed.wait_for(self._interrupted, wait_s)
+                self._sleep(self._interrupted, wait_s)
             if self._paused:
                 held = self.progress.state
                 self._show(state="paused")
-                self._sleep(lambda: self._stopping or not self._paused, None)
+                self._sleep(lambda: not self._paused, None)
                 self._show(state=held)
             return not self._interrupted()
 
@@ -205,17 +168,16 @@ class Learner:
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
-    def _run(self) -> None:
-        while not self._stopping:
-            self.pulse.beat()
-            self._seen = self._news
-            try:
-                self._cycle()
-                if self._trouble:
-                    log.info("no longer needs attention")
-                self._trouble = ""
-            except FieldfoldError as error:
-                self._complain(error)
+    def _work(self) -> None:
+        try:
+            self._cycle()
+            if self._trouble:
+                log.info("no longer needs attention")
+            self._trouble = ""
+        except FieldfoldError as error:
+            self._complain(error)
+
+    def _end(self) -> None:
         try:
             newest = self._task[1].model if self._task is not None else None
             if self._bench is not None and newest is not None:
@@ -232,8 +194,7 @@ class Learner:
         self._show(state="needs attention", detail=f"{error}{again}")
         with self._changed:
             self._trouble_over = False
-            with self.pulse.resting():
-                self._changed.wait_for(lambda: self._stopping or self._trouble_over, RETRY_S)
+            self._sleep(lambda: self._trouble_over, RETRY_S)
 
     def _cycle(self) -> None:
         """One turn: whatever is missing is waited for, and said."""
@@ -372,20 +333,6 @@ class Learner:
             rests_until = 0.0 if seconds is None else time.monotonic() + seconds
             self._show(state=state, detail=detail, rests_until=rests_until)
         self._rest(seconds)
-
-    def _rest(self, seconds: float | None) -> None:
-        """Until something has happened since this turn began, or the time is over."""
-        with self._changed:
-            self._sleep(lambda: self._stopping or self._news != self._seen, seconds)
-
-    def _sleep(self, over: Callable[[], bool], seconds: float | None) -> None:
-        """Waits; a sleep that turns out to be long gives memory back."""
-        with self.pulse.resting():
-            if seconds is not None and seconds <= IDLE_AFTER_S:
-                self._changed.wait_for(over, seconds)
-            elif not self._changed.wait_for(over, IDLE_AFTER_S):
-                give_back()
-                self._changed.wait_for(over, None if seconds is None else seconds - IDLE_AFTER_S)
 
     def _show(self, **changes: object) -> None:
         self.progress = msgspec.structs.replace(self.progress, **changes)
