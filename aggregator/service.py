@@ -15,7 +15,7 @@ import msgspec
 from aggregator.backlog import Backlog
 from aggregator.commands import Asked, Desk, Order
 from aggregator.config import LEDGER_FILE, AggregatorConfig
-from aggregator.evaluation import Evaluator, Scored, Unscored, find_fault
+from aggregator.evaluation import Scored, Unscored
 from aggregator.federation import Federation, draw_run_id
 from aggregator.intake.signers import Signers
 from aggregator.issuer import Issuer
@@ -27,6 +27,7 @@ from aggregator.ledger.seal import Seal
 from aggregator.publisher import Publisher
 from aggregator.reception import Reception
 from aggregator.records import AggregatorStatus
+from aggregator.scoring import Scoring
 from aggregator.status import Tally, describe, presence, progress_line
 from aggregator.views import Views
 from fieldfold.control.protocol import default_socket
@@ -94,9 +95,8 @@ class Service:
             self._reception.restore()
         self._link, lookout = links or _links(config, base)
         self._inbox: queue.SimpleQueue[Any] = self._link.events
-        self._tenancy = Tenancy(
-            self._link, lookout, self._topics.aggregator_status, self._ledger, take_over=take_over
-        )
+        status = self._topics.aggregator_status
+        self._tenancy = Tenancy(self._link, lookout, status, self._ledger, take_over=take_over)
         self._outgoing = Outgoing(self._link)
         self._outgoing.hold()
         self._federation = Federation(config, self._ledger, self._publisher(), draw_run_id)
@@ -113,21 +113,21 @@ class Service:
             topics=self._topics,
         )
         self._fresh: list[Decision] = []
-        self._evaluator: Evaluator | None = None
+        self._scoring = Scoring(config.evaluation, base, self._federation, self._later)
         self._link_state = "connecting"
-        self._submitted: tuple[str, int] | None = None
-        self._evaluation_trouble = ""
-        self._told_at = time.monotonic()
-        self._storage_trouble = ""
-        self._retry_at = 0.0
-        self._started_at = time.monotonic()
+        self._storage_trouble, self._retry_at = "", 0.0
+        self._started_at = self._told_at = time.monotonic()
         self._shown_at, self._shown_state = 0.0, ""
-        self._stopping = False
-        self._connected_before = False
+        self._stopping = self._connected_before = False
         self._notifier = Notifier(os.environ)
         socket = base / config.control_socket if config.control_socket else default_socket("aggregator")
         self._desk = Desk(
-            self._ledger, self._federation, self._reception, self._tally, tell_node=self._tell_node, pass_on=self._ask
+            self._ledger,
+            self._federation,
+            self._reception,
+            self._tally,
+            tell_node=self._tell_node,
+            pass_on=self._later,
         )
         views = Views(self._ledger, self._federation).table()
         self._control = ControlServer(socket, self.status, self._desk.commands, views)
@@ -153,8 +153,7 @@ class Service:
             topics = self._topics
             for every in (topics.every_key, topics.every_update, topics.every_statistics, topics.every_status):
                 self._link.subscribe(every)
-            if self._config.evaluation is not None and self._federation.bundle is not None:
-                self._no_scores(find_fault(self._federation.bundle, self._config.evaluation, self._base))
+            self._scoring.look_for_faults()
             self._tenancy.start()
             log.info("aggregator of %s is up, %s", self._config.federation, self._state())
             self._notifier.ready()
@@ -177,8 +176,7 @@ class Service:
         self._notifier.stopping()
         self._control.stop()
         self._desk.stop()
-        if self._evaluator:
-            self._evaluator.stop()
+        self._scoring.stop()
         self._tenancy.stop()
         if self._tenancy.is_ours and self._link.is_up:
             self._outgoing.retain(*self._tenancy.farewell())
@@ -238,7 +236,7 @@ class Service:
             self._federation.settle_normalisation()
             self._federation.fold(self._fresh)
             self._fresh = []
-            self._score_newest()
+            self._scoring.submit_newest()
         except StoreError as error:
             self._fresh = []  # they are in the ledger, whenever there is room again
             self._retry_at = time.monotonic() + STORAGE_RETRY_S
@@ -274,12 +272,8 @@ class Service:
         elif isinstance(event, Refused):
             self._link_state = f"refused: {event.reason}; {event.hint}"
             log.error("refused: %s; %s", event.reason, event.hint)
-        elif isinstance(event, Scored):
-            self._federation.note_score(event.task, event.version, event.score)
-            self._evaluation_trouble = ""
-            log.debug("version %d scores %.4g on held-out data", event.version, event.score)
-        elif isinstance(event, Unscored):
-            self._no_scores(event.reason)
+        elif isinstance(event, Scored | Unscored):
+            self._scoring.take(event)
         elif isinstance(event, Asked):
             event.do()
 
@@ -308,31 +302,10 @@ class Service:
         except StoreError as error:
             log.warning("the past is not dropped now: %s", error)
 
-    def _no_scores(self, reason: str) -> None:
-        """Says once why held-out evaluation is off; an empty reason says that it is not."""
-        if reason and reason != self._evaluation_trouble:
-            log.error("held-out evaluation is off: %s", reason)
-        self._evaluation_trouble = reason
-
-    def _score_newest(self) -> None:
-        """Hands the newest version to the held-out evaluation, if there is one and it has not got it."""
-        model, config = self._federation.model, self._config.evaluation
-        if model is None or config is None or (model.task, model.version) == self._submitted:
-            return
-        self._submitted = (model.task, model.version)
-        if self._evaluator is not None and self._evaluator.task != model.task:
-            self._evaluator.stop()
-            self._evaluator = None
-        if self._evaluator is None:
-            self._evaluator = Evaluator(
-                model.bundle, self._federation.normalisation, config, self._base, self._inbox.put
-            )
-        self._evaluator.submit(model.version, model.released)
-
     # -- status ------------------------------------------------------------------------------------------------------
 
-    def _ask(self, asked: Asked) -> None:
-        self._inbox.put(asked)
+    def _later(self, event: Asked | Scored | Unscored) -> None:
+        self._inbox.put(event)
 
     def _tell_node(self, node: str, what: Order, asks: str) -> None:
         topic = self._topics.command(node)
@@ -345,7 +318,7 @@ class Service:
             self._config.federation,
             state=self._state(),
             detail=self._storage_trouble,
-            evaluation_trouble=self._evaluation_trouble,
+            evaluation_trouble=self._scoring.trouble,
             link=self._link_state,
             connected=self._link.is_up,
             term=self._tenancy.term,

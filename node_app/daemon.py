@@ -21,13 +21,7 @@ from fieldfold.logs import Tail
 from fieldfold.sensors.statistics import FeatureSums
 from fieldfold.service import Notifier
 from fieldfold.trust.party import Party
-from fieldfold.wire.messages import (
-    Command,
-    NodePresence,
-    Receipt,
-    Statistics,
-    write,
-)
+from fieldfold.wire.messages import Command, NodePresence, write
 from fieldfold.wire.topics import Topics
 from node_app.choices import Choices
 from node_app.config import NodeConfig
@@ -38,6 +32,8 @@ from node_app.download import Download
 from node_app.learner import Learner
 from node_app.link_state import LinkState
 from node_app.machine import Machine
+from node_app.own_statistics import OwnStatistics
+from node_app.receipts import Receipts
 from node_app.records import Drift
 from node_app.renewal import Renewal
 from node_app.status import NodeStatus, presence
@@ -47,8 +43,6 @@ from node_app.views import Views, drift
 log = logging.getLogger(__name__)
 TICK_S = 1.0
 STATUS_EVERY_S = 15.0
-STATISTICS_EVERY_S = 15.0
-"""A broker that is killed loses what it has not saved yet, and without statistics there would never be a model."""
 
 
 class Daemon:
@@ -80,7 +74,7 @@ class Daemon:
         self._courier = Courier(
             self._store, self._link, updates, lambda digest: self._signer.seal(updates, digest), self._is_fresh
         )
-        self._learner = Learner(config, base, self._store, self._send_statistics, self._courier.offer)
+        self._learner = Learner(config, base, self._store, self._tell_statistics, self._courier.offer)
         self._download = Download(
             self._link,
             self._topics,
@@ -91,12 +85,13 @@ class Daemon:
         )
         tls = resolve(config.broker, base).tls if config.renew_certificate else None
         self._renewal = Renewal(tls, config.name, self._ask_to_renew)
-        self._sums: FeatureSums | None = None
-        self._sums_said_at = 0.0
+        self._statistics = OwnStatistics(
+            self._topics.statistics(config.name), self._outgoing, self._signer, self._store.facts, self._download
+        )
+        self._receipts = Receipts(self._store, self._courier, self._learner, self._download, self._statistics)
         self._state = LinkState(config.broker.url)
         self._notifier = Notifier(os.environ)
         self._bytes_down = 0
-        self._last_receipt = ""
         self._started_at = time.monotonic()
         self._shown: tuple[float, object] = (0.0, "")
         self._machine = Machine()
@@ -180,7 +175,7 @@ class Daemon:
             self._shown = (0.0, "")
             self._outgoing.retain(self._party.topic, self._party.credential())
             self._download.connected(first=self._state.connections == 1)
-            self._repeat_statistics()
+            self._statistics.repeat()
             self._outgoing.wake()
             self._courier.wake()
         elif isinstance(event, Disconnected):
@@ -194,7 +189,7 @@ class Daemon:
         if not payload:
             return
         if topic == self._topics.receipt(self._config.name):
-            self._take_receipt(self._counterpart.receipt(topic, payload))
+            self._receipts.take(self._counterpart.receipt(topic, payload))
         elif topic == self._topics.command(self._config.name):
             self._take_command(self._counterpart.hear(Command, topic, payload, again=False))
         elif topic == self._topics.certificate(self._config.name):
@@ -202,44 +197,15 @@ class Daemon:
         else:
             self._download.take(topic, payload)
 
-    def _take_receipt(self, receipt: Receipt) -> None:
-        if receipt.decision == "deferred":
-            self._last_receipt = f"update {receipt.sequence} deferred: {receipt.reason}"
-            log.warning("%s; it is sent again later", self._last_receipt)
-            return
-        if not self._store.settle(receipt):
-            return
-        word = f"update {receipt.sequence} {receipt.decision}"
-        self._last_receipt = f"{word}: {receipt.reason}" if receipt.reason else word
-        if receipt.code == "sequence_used":
-            log.info("this store is younger than the node's name: its numbering goes on at %d", receipt.next_sequence)
-        elif receipt.decision == "rejected":
-            log.warning("%s%s", self._last_receipt, f"; {receipt.hint}" if receipt.hint else "")
-            self._learner.rejected()
-            self._look_again(receipt)
-        elif self._download.follower is not None:
-            self._download.follower.heard_of(receipt.version)
-        self._courier.wake()
-        self._learner.wake()
-
     def _is_fresh(self, parcel: Parcel) -> bool:
         """Whether nothing newer is about to replace an update that waited for the link; asked by the courier."""
         newest = self._download.is_newest(parcel.run, parcel.base_version)
         return newest or not self._learner.is_learning
 
-    def _look_again(self, receipt: Receipt) -> None:
-        """The aggregator works on something else than this node."""
-        if receipt.code == "ahead":
-            self._download.start_over()
-        elif receipt.code in ("other_run", "no_model"):
-            self._download.look()
-        if receipt.code == "no_model":
-            self._repeat_statistics(asked=True)
-
     def _take_command(self, command: Command) -> None:
         log.info("%s asks: %s", command.by or "the aggregator", command.command)
         if command.command == "resend_statistics":
-            self._repeat_statistics(asked=True)
+            self._statistics.repeat(asked=True)
         else:
             self._learner.set_paused(paused=command.command == "pause")
 
@@ -254,8 +220,7 @@ class Daemon:
         self._day.look(self._counts(), time.time())
         if self._learner.pulse.is_live and self._courier.pulse.is_live:
             self._notifier.alive()
-        if now - self._sums_said_at > STATISTICS_EVERY_S:
-            self._repeat_statistics()
+        self._statistics.tick(now)
         if self._link.is_up:
             self._renewal.tick(now)
         self._show(now)
@@ -266,26 +231,9 @@ class Daemon:
 
     # -- what is told ------------------------------------------------------------------------------------------------
 
-    def _send_statistics(self, sums: FeatureSums) -> None:
+    def _tell_statistics(self, sums: FeatureSums) -> None:
         """Called by the learner whenever the data has been read."""
-        self._sums = sums
-        self._repeat_statistics()
-
-    def _repeat_statistics(self, *, asked: bool = False) -> None:
-        """Until a model is here, which shows that they were heard; `asked` says that they were not."""
-        waiting = self._download.follower is not None and self._download.follower.model is None
-        if self._sums is None or self._download.bundle is None or not (waiting or asked):
-            return
-        self._sums_said_at = time.monotonic()
-        message = Statistics(
-            issued=self._store.facts.rise("statistics"),
-            task=self._download.bundle.digest,
-            count=self._sums.count,
-            total=self._sums.total,
-            total_of_squares=self._sums.total_of_squares,
-        )
-        topic = self._topics.statistics(self._config.name)
-        self._outgoing.send(topic, self._signer.message(topic, write(message)))
+        self._statistics.tell(sums)
 
     def _show(self, now: float) -> None:
         """Publishes the presence when the state has changed, and now and then."""
@@ -354,7 +302,7 @@ class Daemon:
             next_run_s=max(0.0, progress.rests_until - now) if rests else None,
             accepted=counts.accepted,
             rejected=counts.rejected,
-            last_receipt=self._last_receipt,
+            last_receipt=self._receipts.newest,
             outbox=self._courier.waiting,
             last_update_bytes=progress.last_update_bytes,
             fetching=self._download.fetching,
@@ -377,7 +325,7 @@ class Daemon:
 
     def _drift(self) -> tuple[Drift, ...]:
         """How this gateway's features lie beside the fleet's statistics."""
-        follower, bundle, sums = self._download.follower, self._download.bundle, self._sums
+        follower, bundle, sums = self._download.follower, self._download.bundle, self._statistics.sums
         model = follower.model if follower else None
         if bundle is None or sums is None or model is None or model.normalisation is None:
             return ()

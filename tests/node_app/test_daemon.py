@@ -15,7 +15,7 @@ from fieldfold.control.client import ControlClient
 from fieldfold.link.memory import MemoryBroker
 from fieldfold.link.session import BrokerLimits
 from fieldfold.task.bundle import SECTION_NAMES, Bundle, pack
-from node_app import daemon as daemon_module
+from node_app import own_statistics
 from node_app.cli import lines
 from node_app.store import Store
 from tests.node_app.beside import NODE, Beside
@@ -321,7 +321,7 @@ def test_statistics_are_said_again_when_somebody_asks(running: Running, beside: 
 def test_statistics_that_were_lost_are_said_again(
     running: Running, beside: Beside, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(daemon_module, "STATISTICS_EVERY_S", 0.2)
+    monkeypatch.setattr(own_statistics, "REPEAT_EVERY_S", 0.2)
     with running():
         beside.say_task(bundle)
         beside.until(lambda: len(beside.statistics) >= 3)
