@@ -34,6 +34,9 @@ WAIT_WITHOUT = 128
 """Turns after which the bold rule is tried although the fleet has learned nothing by the careful one."""
 WORSE, SLACK = 1.15, 0.025
 """Harmed is whose loss is more than so many times what it was and this share of the fleet's first loss."""
+SETTLING, MUCH_WORSE = 12, 3.0
+"""For so many turns it has to be so many times: a change of the rule jolts the model, also where nobody lies, since
+what the few know comes in all at once."""
 ENOUGH = 0.4
 """Reports and votes that count at least, as a share of the fleet."""
 
@@ -157,7 +160,8 @@ def _has_learned(trial: Trial) -> bool:
 
 def _harmed(losses: Mapping[str, float], trial: Trial, fleet: int) -> float:
     both = [(loss, trial.before[node]) for node, loss in losses.items() if node in trial.before]
-    worse = sum(loss > WORSE * before + SLACK * trial.unit for loss, before in both)
+    times = MUCH_WORSE if trial.turn - trial.since < SETTLING else WORSE
+    worse = sum(loss > times * before + SLACK * trial.unit for loss, before in both)
     return worse / max(len(both), ENOUGH * fleet)
 
 

@@ -6,7 +6,18 @@ import math
 
 import pytest
 
-from aggregator.fold.trial import LENGTH, LONGER, SHORTEST_WAIT, WAIT_WITHOUT, Move, Trial, hear, judged
+from aggregator.fold.trial import (
+    LENGTH,
+    LONGER,
+    MUCH_WORSE,
+    SETTLING,
+    SHORTEST_WAIT,
+    WAIT_WITHOUT,
+    Move,
+    Trial,
+    hear,
+    judged,
+)
 
 NODES = tuple("abcdefghij")
 LIARS = 3
@@ -66,10 +77,26 @@ def test_a_fleet_is_careful_while_that_helps_and_bold_when_it_has_stopped_to() -
     assert (fleet.trial.bold, fleet.undone) == (True, 0)
 
 
-def test_what_harms_most_is_undone_at_once_and_the_next_try_is_longer_in_coming() -> None:
+def test_a_jolt_that_passes_is_no_harm() -> None:
     fleet = Fleet().until(bold=True, honest=0.4)
+    fleet.turns(SETTLING // 2, 0.8).turns(LONG, 0.4)
+    assert (fleet.trial.bold, fleet.undone) == (True, 0)
+
+
+def test_what_harms_much_is_undone_at_once() -> None:
+    fleet = Fleet().until(bold=True, honest=0.4)
+    began = fleet.trial.turn
+    fleet.until(bold=False, honest=1.05 * MUCH_WORSE * 0.4)
+    assert fleet.undone == 1
+    assert fleet.trial.turn - began < SETTLING // 2
+
+
+def test_harm_that_stays_is_undone_and_the_next_try_is_longer_in_coming() -> None:
+    fleet = Fleet().until(bold=True, honest=0.4)
+    began = fleet.trial.turn
     fleet.until(bold=False, honest=0.6)
     assert fleet.undone == 1
+    assert SETTLING <= fleet.trial.turn - began < 2 * SETTLING
     assert fleet.trial.wait == LONGER * SHORTEST_WAIT
     began = fleet.trial.turn
     fleet.until(bold=True, honest=0.4)
