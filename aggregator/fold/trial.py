@@ -62,7 +62,8 @@ class Trial(msgspec.Struct, frozen=True):
         first: the step count from which on versions are of the present rule.
         looked: the turn of the last look.
         wait: turns that the careful rule has at least.
-        unit: the first loss of the fleet; 0 before.
+        firsts: the first loss of each node, until the unit is known.
+        unit: their median at the first look, when the slower ones have spoken too; 0 before.
         level: its loss at the last look.
         reports: of each node.
         before: losses where the model may come back to; the lowest since the bold rule began.
@@ -75,6 +76,7 @@ class Trial(msgspec.Struct, frozen=True):
     first: int = 0
     looked: int = 0
     wait: int = SHORTEST_WAIT
+    firsts: Mapping[str, float] = {}
     unit: float = 0.0
     level: float = math.inf
     reports: Mapping[str, Report] = {}
@@ -87,10 +89,11 @@ def hear(trial: Trial, node: str, loss: float, base: int, fleet: int) -> Trial:
     turn = trial.turn
     if 2 * len(spoken) > fleet:
         turn, spoken = turn + 1, ()
-    reports = trial.reports
+    reports, firsts = trial.reports, trial.firsts
     if math.isfinite(loss) and loss >= 0:
         reports = {**reports, node: Report(loss, base)}
-    return msgspec.structs.replace(trial, turn=turn, spoken=spoken, reports=reports)
+        firsts = firsts if trial.unit or node in firsts else {**firsts, node: loss}
+    return msgspec.structs.replace(trial, turn=turn, spoken=spoken, reports=reports, firsts=firsts)
 
 
 def without_those_gone(trial: Trial, there: Collection[str]) -> Trial:
@@ -109,7 +112,10 @@ def judged(trial: Trial, fleet: int, steps: int) -> tuple[Trial, Move]:
     if len(trial.reports) < max(1, ENOUGH * fleet):
         return trial, "on"
     if not trial.unit:
-        trial = msgspec.structs.replace(trial, unit=_level(trial), since=trial.turn)
+        unit = statistics.median(trial.firsts.values())
+        if not (_is_look(trial) and unit > 0):
+            return trial, "on"
+        trial = msgspec.structs.replace(trial, unit=unit, firsts={})
     return _watched(trial, fleet, steps) if trial.bold else _waiting(trial, steps)
 
 

@@ -132,3 +132,15 @@ def test_a_bold_rule_that_has_held_for_long_is_soon_tried_again() -> None:
     fleet = Fleet().until(bold=True, honest=0.4).until(bold=False, honest=0.8)
     fleet.until(bold=True, honest=0.4).turns(LONGER**2 * fleet.trial.wait, 0.4).until(bold=False, honest=0.8)
     assert fleet.trial.wait == SHORTEST_WAIT
+
+
+def test_liars_who_are_the_first_to_speak_do_not_say_what_is_much() -> None:
+    fleet = Fleet()
+    fleet.trial = Trial()
+    for node in NODES[: LIARS + 1]:
+        fleet.trial = hear(fleet.trial, node, 1e6, 0, LIARS + 1)
+    fleet.trial, _ = judged(fleet.trial, LIARS + 1, 0)
+    fleet.turns(2 * LENGTH, 1.0, lie=1e6)
+    assert fleet.trial.unit == 1.0
+    fleet.until(bold=True, honest=0.4, lie=1e6).until(bold=False, honest=0.8, lie=1e6)
+    assert fleet.undone == 1
