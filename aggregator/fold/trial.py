@@ -18,10 +18,9 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-LYING = 0.3
-"""Share of the nodes that may lie."""
-TOLERATED = (1 - LYING) / 2
-"""Share of the voters who may be harmed: half of those who do not lie."""
+TOLERATED = 0.3
+"""Share of the witnesses who may be harmed: as many as may lie. Where nobody lies less than .05 are, also where few know
+something of their own; weak attacks that cost points harm a third."""
 LENGTH = 16
 """Turns between two looks at how far the fleet has come."""
 STALLED = 0.03
@@ -38,7 +37,7 @@ SETTLING, MUCH_WORSE = 12, 3.0
 """For so many turns it has to be so many times: a change of the rule jolts the model, also where nobody lies, since
 what the few know comes in all at once."""
 ENOUGH = 0.4
-"""Reports and votes that count at least, as a share of the fleet."""
+"""Reports and witnesses that count at least, as a share of the fleet."""
 
 Move: TypeAlias = Literal["on", "anchor", "back"]
 """What becomes of the model: it goes on; it may come back here later; it goes back to where it last might."""
@@ -62,9 +61,9 @@ class Trial(msgspec.Struct, frozen=True):
         first: the step count from which on versions are of the present rule.
         looked: the turn of the last look.
         wait: turns that the careful rule has at least.
-        firsts: the first loss of each node, until the unit is known.
-        unit: their median at the first look, when the slower ones have spoken too; 0 before.
-        level: its loss at the last look.
+        early: the step count at the first look; None before.
+        firsts: the first loss of each node, of a version before that look, however late it comes.
+        level: the loss of the fleet at the last look.
         reports: of each node.
         before: losses where the model may come back to; the lowest since the bold rule began.
     """
@@ -76,8 +75,8 @@ class Trial(msgspec.Struct, frozen=True):
     first: int = 0
     looked: int = 0
     wait: int = SHORTEST_WAIT
+    early: int | None = None
     firsts: Mapping[str, float] = {}
-    unit: float = 0.0
     level: float = math.inf
     reports: Mapping[str, Report] = {}
     before: Mapping[str, float] = {}
@@ -92,7 +91,8 @@ def hear(trial: Trial, node: str, loss: float, base: int, fleet: int) -> Trial:
     reports, firsts = trial.reports, trial.firsts
     if math.isfinite(loss) and loss >= 0:
         reports = {**reports, node: Report(loss, base)}
-        firsts = firsts if trial.unit or node in firsts else {**firsts, node: loss}
+        is_early = trial.early is None or base <= trial.early
+        firsts = {**firsts, node: loss} if is_early and node not in firsts else firsts
     return msgspec.structs.replace(trial, turn=turn, spoken=spoken, reports=reports, firsts=firsts)
 
 
@@ -111,11 +111,10 @@ def judged(trial: Trial, fleet: int, steps: int) -> tuple[Trial, Move]:
     """What comes of it at the step after `steps`."""
     if len(trial.reports) < max(1, ENOUGH * fleet):
         return trial, "on"
-    if not trial.unit:
-        unit = statistics.median(trial.firsts.values())
-        if not (_is_look(trial) and unit > 0):
+    if trial.early is None:
+        if not _is_look(trial):
             return trial, "on"
-        trial = msgspec.structs.replace(trial, unit=unit, firsts={})
+        trial = msgspec.structs.replace(trial, early=steps)
     return _watched(trial, fleet, steps) if trial.bold else _waiting(trial, steps)
 
 
@@ -157,18 +156,25 @@ def _looked(trial: Trial) -> Trial:
 
 
 def _has_stalled(trial: Trial) -> bool:
-    return trial.level - _level(trial) < STALLED * trial.unit
+    return trial.level - _level(trial) < STALLED * first_level(trial)
 
 
 def _has_learned(trial: Trial) -> bool:
-    return _level(trial) < LEARNED * trial.unit
+    return _level(trial) < LEARNED * first_level(trial)
 
 
 def _harmed(losses: Mapping[str, float], trial: Trial, fleet: int) -> float:
-    both = [(loss, trial.before[node]) for node, loss in losses.items() if node in trial.before]
+    """The share of the witnesses: of those who have something to lose, since the model was good for them."""
+    first = first_level(trial)
+    before = {node: loss for node, loss in trial.before.items() if node in losses and loss < first}
     times = MUCH_WORSE if trial.turn - trial.since < SETTLING else WORSE
-    worse = sum(loss > times * before + SLACK * trial.unit for loss, before in both)
-    return worse / max(len(both), ENOUGH * fleet)
+    worse = sum(losses[node] > times * loss + SLACK * first for node, loss in before.items())
+    return worse / max(len(before), ENOUGH * fleet)
+
+
+def first_level(trial: Trial) -> float:
+    """The loss of the fleet when nothing had been learned; 0 while nobody has said one."""
+    return statistics.median(trial.firsts.values()) if trial.firsts else 0.0
 
 
 def _level(trial: Trial) -> float:

@@ -15,6 +15,7 @@ from aggregator.fold.trial import (
     WAIT_WITHOUT,
     Move,
     Trial,
+    first_level,
     hear,
     judged,
 )
@@ -27,13 +28,13 @@ LONG = 400
 class Fleet:
     """Each turn all ten report a loss, one after the other, and the rule is judged once; the first loss is 1."""
 
-    def __init__(self) -> None:
-        self.trial, self.steps, self.undone = Trial(), 0, 0
+    def __init__(self, liars: int = LIARS) -> None:
+        self.trial, self.steps, self.undone, self.liars = Trial(), 0, 0, liars
         self.turn(1.0)
 
     def turn(self, honest: float, lie: float | None = None) -> Move:
         for place, node in enumerate(NODES):
-            loss = lie if lie is not None and place < LIARS else honest
+            loss = lie if lie is not None and place < self.liars else honest
             self.trial = hear(self.trial, node, loss, self.steps, len(NODES))
         self.trial, move = judged(self.trial, len(NODES), self.steps)
         self.undone += move == "back"
@@ -112,13 +113,26 @@ def test_harm_that_comes_slowly_is_harm_when_it_has_become_large() -> None:
     assert fleet.undone == 1
 
 
-def test_three_liars_in_ten_can_neither_end_the_bold_rule_nor_save_it() -> None:
-    harmless = Fleet().until(bold=True, honest=0.4, lie=0.4)
-    harmless.turns(LONG, 0.4, lie=1e6)
-    assert (harmless.trial.bold, harmless.undone) == (True, 0)
-    harmful = Fleet().until(bold=True, honest=0.4, lie=0.0)
-    harmful.until(bold=False, honest=0.8, lie=0.0)
-    assert harmful.undone == 1
+def test_three_liars_in_ten_cannot_end_the_bold_rule() -> None:
+    fleet = Fleet().until(bold=True, honest=0.4, lie=0.4)
+    fleet.turns(LONG, 0.4, lie=1e6)
+    assert (fleet.trial.bold, fleet.undone) == (True, 0)
+
+
+@pytest.mark.parametrize("lie", [0.0, 1e6])
+def test_four_liars_in_ten_cannot_save_it(lie: float) -> None:
+    fleet = Fleet(liars=4).until(bold=True, honest=0.4, lie=lie)
+    fleet.until(bold=False, honest=0.8, lie=lie)
+    assert fleet.undone == 1
+
+
+def test_who_has_nothing_to_lose_is_no_witness() -> None:
+    fleet = Fleet(liars=4).until(bold=True, honest=0.4, lie=2.0)
+    for _ in range(SETTLING):
+        fleet.turn(0.4, lie=2.0)
+    for place, node in enumerate(NODES):
+        fleet.trial = hear(fleet.trial, node, 0.8 if place > 7 else 0.4, fleet.steps, len(NODES))
+    assert judged(fleet.trial, len(NODES), fleet.steps)[1] == "back"
 
 
 def test_where_nothing_was_learned_no_harm_would_show_so_the_bold_rule_has_to_learn_something() -> None:
@@ -136,11 +150,21 @@ def test_a_bold_rule_that_has_held_for_long_is_soon_tried_again() -> None:
 
 def test_liars_who_are_the_first_to_speak_do_not_say_what_is_much() -> None:
     fleet = Fleet()
-    fleet.trial = Trial()
-    for node in NODES[: LIARS + 1]:
-        fleet.trial = hear(fleet.trial, node, 1e6, 0, LIARS + 1)
-    fleet.trial, _ = judged(fleet.trial, LIARS + 1, 0)
-    fleet.turns(2 * LENGTH, 1.0, lie=1e6)
-    assert fleet.trial.unit == 1.0
+    fleet.trial, fleet.steps = Trial(), 0
+    quick = LIARS + 1
+    for _ in range(2 * LENGTH):
+        for node in NODES[:quick]:
+            fleet.trial = hear(fleet.trial, node, 1e6, 0, quick)
+        fleet.trial, _ = judged(fleet.trial, quick, 0)
+    assert first_level(fleet.trial) == 1e6
+    fleet.turn(1.0, lie=1e6)
+    assert first_level(fleet.trial) == 1.0
     fleet.until(bold=True, honest=0.4, lie=1e6).until(bold=False, honest=0.8, lie=1e6)
     assert fleet.undone == 1
+
+
+def test_who_comes_when_much_has_been_learned_does_not_say_what_is_much() -> None:
+    fleet = Fleet().until(bold=True, honest=0.4)
+    for newcomer in range(10 * len(NODES)):
+        fleet.trial = hear(fleet.trial, f"new-{newcomer}", 0.1, fleet.steps, len(NODES))
+    assert first_level(fleet.trial) == 1.0
