@@ -19,8 +19,8 @@ from typing import Literal, TypeAlias
 import msgspec
 
 TOLERATED = 0.3
-"""Share of the witnesses who may be harmed: as many as may lie. Where nobody lies less than .05 are, also where few know
-something of their own; weak attacks that cost points harm a third."""
+"""Share of the witnesses who may be harmed: as many as may lie. Where nobody lies less than .05 are, also where few
+know something of their own; weak attacks that cost points harm a third."""
 LENGTH = 16
 """Turns between two looks at how far the fleet has come."""
 STALLED = 0.03
