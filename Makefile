@@ -13,7 +13,7 @@ demo: .venv/demo  ## a fleet of 12 gateways learns on this machine; about two mi
 
 test: .venv/dev  ## the tests, against a real Mosquitto and in a real tmux, which are installed if missing
 	@packaging/install-test-programs
-	@$(BIN)/python -m pytest --numprocesses auto --dist loadscope
+	@$(BIN)/python -m pytest --numprocesses auto --dist loadscope --no-loadscope-reorder
 
 check: .venv/dev  ## formatting, lint, types and floors
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet .

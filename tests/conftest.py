@@ -26,6 +26,11 @@ STOP_TIMEOUT_S = 10.0
 RUN_COMMAND = (sys.executable, "-c", "from fieldfold.cli.main import main; main()", "broker", "run")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest module first: begun late, it would be at work alone while all other workers have ended."""
+    items.sort(key=lambda item: "test_zoo" not in item.nodeid)
+
+
 @dataclass
 class Mosquitto:
     """A Mosquitto with mutual TLS and the generated ACL on a loopback port of its own.
