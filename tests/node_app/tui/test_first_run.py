@@ -214,7 +214,7 @@ def test_from_an_invitations_code_to_a_training_node(tmp_path: Path, monkeypatch
     with LoopFleet(tmp_path / "fleet", bundle_file(), {NODE: (3, 5, 8, 13)}, {NODE: 40.0}) as fleet:
         fleet.start_broker()
         fleet.start_aggregator()
-        fleet.until(lambda status: status["connected"], "the aggregator is not connected")
+        fleet.until(lambda status: status["term"] > 0, "the aggregator does not keep the federation")
         drive(answer(invite(fleet.folder / "broker", Guest(INVITED, "turbofan"), timedelta(hours=1))))
         assert load(here / "node.toml").name == INVITED
         assert {path.name for path in here.iterdir()} == {"identity", "node.toml"}
@@ -230,7 +230,7 @@ def test_from_nothing_to_a_training_node(tmp_path: Path) -> None:
     with LoopFleet(tmp_path / "fleet", bundle_file(), {NODE: (3, 5, 8, 13)}, {NODE: 40.0}) as fleet:
         fleet.start_broker()
         fleet.start_aggregator()
-        fleet.until(lambda status: status["connected"], "the aggregator is not connected")
+        fleet.until(lambda status: status["term"] > 0, "the aggregator does not keep the federation")
         here = tmp_path / "gateway"
         here.mkdir()
         typed = {
